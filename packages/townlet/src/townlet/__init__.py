@@ -1,0 +1,5 @@
+"""townlet."""
+
+from townlet._version import __version__
+
+__all__ = ["__version__"]

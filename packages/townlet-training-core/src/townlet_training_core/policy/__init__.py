@@ -1,0 +1,5 @@
+"""Policies: the port, and the implementations that need nothing but numpy."""
+
+from townlet_training_core.policy.port import ActionStep, Policy, UniformSource
+
+__all__ = ["ActionStep", "Policy", "UniformSource"]

@@ -15,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "InterruptedRunError",
     "MissingDependencyError",
     "NonFiniteError",
     "PluginError",
@@ -65,6 +66,12 @@ class CapabilityError(TownletError, TypeError):
 
 class PluginError(TownletError, LookupError):
     """A named strategy, simulation or policy is unknown, defined twice, or fails to load."""
+
+
+class InterruptedRunError(TownletError):
+    """A run was asked to stop, saved its state and can be resumed; exit code 75 (EX_TEMPFAIL)."""
+
+    exit_code: ClassVar[int] = 75
 
 
 class MissingDependencyError(TownletError, ImportError):

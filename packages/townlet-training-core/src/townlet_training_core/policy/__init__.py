@@ -1,5 +1,5 @@
 """Policies: the port, and the implementations that need nothing but numpy."""
 
-from townlet_training_core.policy.port import ActionStep, Policy, UniformSource
+from townlet_training_core.policy.port import ActionStep, Policy, RecurrentPolicy, UniformSource
 
-__all__ = ["ActionStep", "Policy", "UniformSource"]
+__all__ = ["ActionStep", "Policy", "RecurrentPolicy", "UniformSource"]

@@ -1,12 +1,13 @@
 """The `Policy` port: numpy in, numpy out.
 
-Actions are sampled by inverting the cumulative distribution at one uniform number per slot, which the caller's
-stream provides. The same weights, observations and stream thus act the same with torch and without, alone or
-in a batch.
+Actions are sampled by inverting the cumulative distribution at one uniform number per slot, which the
+caller's stream provides. The same weights, observations and stream thus act the same with torch and without,
+alone or in a batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,7 +19,7 @@ from townlet_training_core.arrays import BoolArray, FloatArray, IntArray, Observ
 if TYPE_CHECKING:  # a type only: policies and simulations are neighbours, and neither runs the other's code
     from townlet_training_core.simulation.port import Simulation
 
-__all__ = ["ActionStep", "Policy", "UniformSource", "sample_actions"]
+__all__ = ["ActionStep", "Policy", "RecurrentPolicy", "UniformSource", "sample_actions"]
 
 
 class UniformSource(Protocol):
@@ -31,7 +32,8 @@ class UniformSource(Protocol):
 class ActionStep:
     """What a policy decided for S slots.
 
-    ``log_probs`` and ``values`` are ``None`` for policies that have none (a scripted expert): absent, not zero.
+    ``log_probs`` and ``values`` are ``None`` for policies that have none (a scripted expert): absent, not
+    zero.
     """
 
     actions: IntArray
@@ -46,7 +48,7 @@ class Policy(Protocol):
     name: str
 
     def bind(self, simulation: Simulation) -> None:
-        """Check that the policy fits the simulation and take what it needs from it; called once before acting.
+        """Check that the policy fits the simulation and take what it needs from it; called before acting.
 
         Raises :class:`~townlet_training_core.errors.SpaceMismatchError` when the spaces do not fit.
         """
@@ -66,6 +68,20 @@ class Policy(Protocol):
 
     def content_hash(self) -> str:
         """Hash of everything that determines the decisions (weights, constants)."""
+
+
+@runtime_checkable
+class RecurrentPolicy(Policy, Protocol):
+    """A policy with memory: its state can be read (before a rollout) and put back (on resume).
+
+    A feed-forward policy may implement it too and return an empty mapping.
+    """
+
+    def recurrent_state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of the recurrent state by name, each ``(S, ...)``; empty when there is none."""
+
+    def load_recurrent_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore :meth:`recurrent_state`."""
 
 
 def sample_actions(probabilities: NDArray[Any], uniforms: NDArray[np.float64]) -> IntArray:

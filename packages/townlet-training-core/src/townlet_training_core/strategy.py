@@ -100,6 +100,8 @@ class TrainingStrategy(Protocol[RequestT, ResultT]):
 
     name: ClassVar[str]
     requires_torch: ClassVar[bool]
+    request_type: ClassVar[type[TrainingRequest]]
+    """The model that flags, YAML keys and keyword arguments of a run are validated by."""
 
     def prepare(self, context: PreparationContext, request: RequestT) -> None:
         """Check everything that can fail early (files, shapes, devices, missing parts); do no work."""

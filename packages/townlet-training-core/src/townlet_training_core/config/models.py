@@ -42,6 +42,7 @@ class SimulationChoice(_Section):
 
     name: str = Field("town", description="Registered name (entry-point group townlet.training.simulations).")
     num_envs: int = Field(32, ge=1, description="B: environments stepped together while training.")
+    threads: int = Field(2, ge=1, description="Threads that step the environments; results do not depend on it.")
     options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the chosen simulation, which validates them."
     )

@@ -52,12 +52,9 @@ class AnnealContext:
             and abs(loss_total - self.loss_baseline) / abs(self.loss_baseline) > self.loss_tolerance
         )
         floor = 1.0 - self.queue_tolerance
-        queue_flag = (
-            self.queue_events_baseline is not None and queue_events < floor * self.queue_events_baseline
-        )
+        queue_flag = self.queue_events_baseline is not None and queue_events < floor * self.queue_events_baseline
         intensity_flag = (
-            self.queue_intensity_baseline is not None
-            and queue_intensity < floor * self.queue_intensity_baseline
+            self.queue_intensity_baseline is not None and queue_intensity < floor * self.queue_intensity_baseline
         )
         return loss_flag, queue_flag, intensity_flag
 

@@ -69,9 +69,7 @@ class NetworkConfig(_Section):
 class ComputeConfig(_Section):
     """Where and how the learner computes."""
 
-    device: str = Field(
-        "cpu", description="'cpu', 'cuda', 'cuda:N', or 'auto' (CUDA with most free memory, else CPU)."
-    )
+    device: str = Field("cpu", description="'cpu', 'cuda', 'cuda:N', or 'auto' (CUDA with most free memory, else CPU).")
     threads: int = Field(0, ge=0, description="CPU threads of the learner; 0 means all cores.")
     compile: bool = Field(False, description="torch.compile the update; falls back with one warning.")
     bf16: bool = Field(False, description="bfloat16 autocast in the update.")
@@ -82,9 +80,7 @@ class CheckpointConfig(_Section):
 
     every: int = Field(10, ge=1, description="Iterations (PPO) or epochs (BC) between checkpoints.")
     keep_last: int = Field(3, ge=1, description="Newest checkpoints kept.")
-    keep_best: int = Field(
-        1, ge=0, description="Best checkpoints (by the strategy's own score) kept beside them."
-    )
+    keep_best: int = Field(1, ge=0, description="Best checkpoints (by the strategy's own score) kept beside them.")
 
 
 class TelemetryConfig(_Section):
@@ -118,17 +114,11 @@ class PPOConfig(_Section):
     )
     rollout_steps: int = Field(128, ge=1, description="T: steps of every slot captured before an update.")
     iterations: int = Field(50, ge=1, description="Capture-and-update rounds.")
-    target_kl: float | None = Field(
-        None, gt=0.0, description="Stop an update when the k3 KL estimate exceeds it."
-    )
-    learning_rate_schedule: Literal["constant", "linear"] = Field(
-        "constant", description="Over the iterations."
-    )
+    target_kl: float | None = Field(None, gt=0.0, description="Stop an update when the k3 KL estimate exceeds it.")
+    learning_rate_schedule: Literal["constant", "linear"] = Field("constant", description="Over the iterations.")
     entropy_schedule: Literal["constant", "linear"] = Field("constant", description="Over the iterations.")
     normalize_observations: bool = Field(False, description="Standardise features by running statistics.")
-    normalize_returns: bool = Field(
-        False, description="Scale rewards by the deviation of the discounted return."
-    )
+    normalize_returns: bool = Field(False, description="Scale rewards by the deviation of the discounted return.")
     adam_eps: float = Field(1e-5, gt=0.0, description="Adam epsilon.")
     sequence_length: int = Field(16, ge=1, description="Steps of a sequence in a recurrent mini-batch.")
     value_warmup_iterations: int = Field(
@@ -141,9 +131,7 @@ class PPOConfig(_Section):
 class BCTrainingSettings(_Section):
     """Behaviour cloning."""
 
-    manifest: Path | None = Field(
-        None, description="Manifest of captures; null captures the simulation's expert."
-    )
+    manifest: Path | None = Field(None, description="Manifest of captures; null captures the simulation's expert.")
     learning_rate: float = Field(1e-3, gt=0.0, description="Adam step size.")
     batch_size: int = Field(64, ge=1, description="Transitions of a mini-batch.")
     epochs: int = Field(10, ge=1, description="Passes over the training split.")
@@ -152,27 +140,19 @@ class BCTrainingSettings(_Section):
     capture_steps: int = Field(
         2048, ge=1, description="Steps of every slot captured from the expert when there is no manifest."
     )
-    holdout_fraction: float = Field(
-        0.2, gt=0.0, lt=1.0, description="Share of trajectories held out for the gate."
-    )
-    value_coef: float = Field(
-        0.5, ge=0.0, description="Weight of the value distillation on discounted returns."
-    )
+    holdout_fraction: float = Field(0.2, gt=0.0, lt=1.0, description="Share of trajectories held out for the gate.")
+    value_coef: float = Field(0.5, ge=0.0, description="Weight of the value distillation on discounted returns.")
     label_smoothing: float = Field(
         0.0, ge=0.0, lt=1.0, description="Cross-entropy label smoothing over allowed actions."
     )
     class_balance: float = Field(
         0.0, ge=0.0, le=1.0, description="Exponent of inverse class frequency weights; 0 disables."
     )
-    patience: int = Field(
-        0, ge=0, description="Epochs without held-out improvement before stopping; 0 never stops."
-    )
+    patience: int = Field(0, ge=0, description="Epochs without held-out improvement before stopping; 0 never stops.")
     max_grad_norm: float = Field(0.5, ge=0.0, description="Global gradient norm limit; 0 disables it.")
     top_k: int = Field(3, ge=1, description="k of the reported top-k accuracy.")
     dagger_rounds: int = Field(0, ge=0, description="DAgger rounds (Ross et al. 2011) after cloning.")
-    dagger_steps: int = Field(
-        256, ge=1, description="Steps of every slot captured from the student in a round."
-    )
+    dagger_steps: int = Field(256, ge=1, description="Steps of every slot captured from the student in a round.")
 
 
 class AnnealStage(_Section):
@@ -180,16 +160,12 @@ class AnnealStage(_Section):
 
     cycle: int = Field(0, ge=0, description="Order of the stage.")
     mode: Literal["bc", "ppo"] = Field("ppo", description="What the stage does.")
-    epochs: int = Field(
-        1, ge=1, description="BC: passes over the data. PPO: iterations of capture and update."
-    )
+    epochs: int = Field(1, ge=1, description="BC: passes over the data. PPO: iterations of capture and update.")
     bc_weight: UnitInterval = Field(
         1.0,
         description="PPO stage: weight of the BC loss beside the PPO loss, and share of expert decisions when blending.",
     )
-    bc_weight_final: UnitInterval | None = Field(
-        None, description="The weight decays linearly to this over the stage."
-    )
+    bc_weight_final: UnitInterval | None = Field(None, description="The weight decays linearly to this over the stage.")
 
 
 SocialRewardStage = Literal["OFF", "C1", "C2", "C3"]
@@ -206,9 +182,7 @@ class GuardrailConfig(_Section):
     """Tolerances of the anneal's guardrails."""
 
     loss_tolerance: NonNegative = Field(0.10, description="Legacy loss flag: relative change that raises it.")
-    queue_tolerance: UnitInterval = Field(
-        0.15, description="Legacy queue flags: relative fall that raises them."
-    )
+    queue_tolerance: UnitInterval = Field(0.15, description="Legacy queue flags: relative fall that raises them.")
     return_margin: NonNegative = Field(
         0.0,
         description="A stage is rolled back when the interval of the paired return difference lies below minus this.",
@@ -218,23 +192,15 @@ class GuardrailConfig(_Section):
 class TrainingSettings(_Section):
     """What to train from, and the anneal schedule."""
 
-    source: Literal["replay", "rollout", "mixed", "bc", "anneal"] = Field(
-        "replay", description="Default mode."
-    )
+    source: Literal["replay", "rollout", "mixed", "bc", "anneal"] = Field("replay", description="Default mode.")
     rollout_ticks: int = Field(100, ge=0, description="Ticks of a legacy rollout capture.")
     rollout_auto_seed_agents: bool = Field(False, description="Legacy: put two agents into an empty world.")
     replay_manifest: Path | None = Field(None, description="Default manifest of replay data.")
-    social_reward_stage_override: SocialRewardStage | None = Field(
-        None, description="Fixed social reward stage."
-    )
-    social_reward_schedule: tuple[SocialRewardStep, ...] = Field(
-        (), description="Social reward stage by cycle."
-    )
+    social_reward_stage_override: SocialRewardStage | None = Field(None, description="Fixed social reward stage.")
+    social_reward_schedule: tuple[SocialRewardStep, ...] = Field((), description="Social reward stage by cycle.")
     bc: BCTrainingSettings = Field(default_factory=BCTrainingSettings)
     anneal_schedule: tuple[AnnealStage, ...] = Field((), description="Stages, run in order of cycle.")
-    anneal_accuracy_threshold: UnitInterval = Field(
-        0.9, description="Held-out accuracy that a BC stage must reach."
-    )
+    anneal_accuracy_threshold: UnitInterval = Field(0.9, description="Held-out accuracy that a BC stage must reach.")
     anneal_enable_policy_blend: bool = Field(
         False, description="Hand the share bc_weight of rollout decisions to the scripted expert."
     )
@@ -249,9 +215,7 @@ class EvaluationConfig(_Section):
         1_000_000, ge=0, description="Seeds are first_seed, first_seed + 1, ...; disjoint from training."
     )
     num_envs: int = Field(32, ge=1, description="Environments stepped together.")
-    max_steps: int | None = Field(
-        None, ge=1, description="Stop an episode after so many steps; null plays to its end."
-    )
+    max_steps: int | None = Field(None, ge=1, description="Stop an episode after so many steps; null plays to its end.")
     greedy: bool = Field(False, description="Take the most probable action instead of sampling.")
     confidence: float = Field(0.95, gt=0.0, lt=1.0, description="Level of the bootstrap intervals.")
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples.")
@@ -272,9 +236,7 @@ class PromotionConfig(_Section):
     required_passes: int = Field(2, ge=1, description="Consecutive passes on fresh seeds.")
     window_ticks: int = Field(1000, ge=1, description="Legacy: length of the evaluation window.")
     allowed_alerts: tuple[str, ...] = Field((), description="Legacy: alerts that do not block.")
-    margin: NonNegative = Field(
-        0.0, description="The interval of the paired return difference must clear this."
-    )
+    margin: NonNegative = Field(0.0, description="The interval of the paired return difference must clear this.")
     alpha: float = Field(
         0.05, gt=0.0, lt=1.0, description="Bound on the rate of false promotions, however often asked."
     )
@@ -286,9 +248,7 @@ class TrainingConfig(_Section):
     """Everything a run depends on."""
 
     schema_version: Literal[1] = Field(1, description="Version of this file format.")
-    config_id: str = Field(
-        "default", min_length=1, description="Name of the configuration, written into results."
-    )
+    config_id: str = Field("default", min_length=1, description="Name of the configuration, written into results.")
     seed: int = Field(0, ge=0, lt=2**63, description="The one seed from which every named stream is derived.")
     simulation: SimulationChoice = Field(default_factory=SimulationChoice)
     training: TrainingSettings = Field(default_factory=TrainingSettings)

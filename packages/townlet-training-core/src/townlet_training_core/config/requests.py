@@ -24,9 +24,7 @@ class TrainingRequest(BaseModel):
         None,
         description="Manifest, capture directory or shard store of replay data; null captures from the simulation.",
     )
-    init_from: Path | None = Field(
-        None, description="Checkpoint or run directory whose policy the run starts from."
-    )
+    init_from: Path | None = Field(None, description="Checkpoint or run directory whose policy the run starts from.")
 
 
 class BCRequest(TrainingRequest):
@@ -41,24 +39,16 @@ class PPORequest(TrainingRequest):
     mode: Literal["replay", "rollout", "mixed"] = Field(
         "rollout", description="Data of an update: the manifest, fresh on-policy rollouts, or both."
     )
-    iterations: int | None = Field(
-        None, ge=1, description="Capture-and-update rounds; null takes ppo.iterations."
-    )
+    iterations: int | None = Field(None, ge=1, description="Capture-and-update rounds; null takes ppo.iterations.")
     recompute_log_probs: bool = Field(
         False, description="Replay data without log-probabilities: compute them under the starting policy."
     )
     bc_weight: float = Field(0.0, ge=0.0, le=1.0, description="Weight of the BC loss beside the PPO loss.")
-    bc_weight_final: float | None = Field(
-        None, ge=0.0, le=1.0, description="Linear decay of bc_weight to this."
-    )
-    blend: float = Field(
-        0.0, ge=0.0, le=1.0, description="Share of rollout decisions handed to the scripted expert."
-    )
+    bc_weight_final: float | None = Field(None, ge=0.0, le=1.0, description="Linear decay of bc_weight to this.")
+    blend: float = Field(0.0, ge=0.0, le=1.0, description="Share of rollout decisions handed to the scripted expert.")
 
 
 class AnnealRequest(TrainingRequest):
     """Hand a cloned policy over to PPO in stages."""
 
-    schedule: tuple[AnnealStage, ...] | None = Field(
-        None, description="Stages; null takes training.anneal_schedule."
-    )
+    schedule: tuple[AnnealStage, ...] | None = Field(None, description="Stages; null takes training.anneal_schedule.")

@@ -51,9 +51,7 @@ class BCTrainingResultDTO(TrainingResultBase):
 
     mode: Literal["bc"] = "bc"
     manifest: str = Field(description="Where the data came from.")
-    accuracy: float = Field(
-        ge=0, le=1, description="Training accuracy; the gate uses val_accuracy where present."
-    )
+    accuracy: float = Field(ge=0, le=1, description="Training accuracy; the gate uses val_accuracy where present.")
     loss: float = Field(ge=0, description="Mean training loss of the last epoch.")
     learning_rate: float = Field(gt=0, description="Step size.")
     batch_size: int = Field(gt=0, description="Transitions of a mini-batch.")
@@ -123,8 +121,6 @@ class AnnealSummaryDTO(TrainingResultBase):
     stages: tuple[AnnealStageResultDTO, ...] = Field(description="Stages in the order in which they ran.")
     status: str = Field(description="PASS, HOLD or FAIL.")
     dataset_label: str = Field(description="Label of the dataset.")
-    baselines: dict[str, Any] = Field(
-        default_factory=dict, description="Baselines of the guardrails by dataset."
-    )
+    baselines: dict[str, Any] = Field(default_factory=dict, description="Baselines of the guardrails by dataset.")
     promotion_pass_streak: int | None = Field(None, ge=0, description="Consecutive passes.")
     promotion_candidate_ready: bool | None = Field(None, description="Whether the candidate may be promoted.")

@@ -31,9 +31,7 @@ class ProgressSection(Record):
     data_mode: str | None = Field(None, description="replay, rollout or mixed.")
     cycle_id: float | None = Field(None, description="Number of the rollout that the data came from.")
     rollout_ticks: float | None = Field(None, description="Captured ticks; 0 for replay.")
-    log_stream_offset: float | None = Field(
-        None, description="Number of the summary in the log stream, from 1."
-    )
+    log_stream_offset: float | None = Field(None, description="Number of the summary in the log stream, from 1.")
 
 
 class LossSection(Record):
@@ -67,9 +65,7 @@ class AdvantageHealth(Record):
     adv_std: float = Field(ge=0, description="Deviation of the advantages before normalisation.")
     adv_zero_std_batches: float = Field(0.0, description="Mini-batches whose advantages were all the same.")
     adv_min_std: float = Field(0.0, description="Smallest deviation of a mini-batch.")
-    reward_advantage_corr: float | None = Field(
-        None, ge=-1, le=1, description="Correlation with the rewards."
-    )
+    reward_advantage_corr: float | None = Field(None, ge=-1, le=1, description="Correlation with the rewards.")
 
 
 class SocialEvents(Record):
@@ -91,9 +87,7 @@ class BaselineSection(Record):
     baseline_sample_count: float | None = Field(None, description="Samples.")
     baseline_reward_mean: float | None = Field(None, description="Mean reward of a step.")
     baseline_reward_sum: float | None = Field(None, description="Sum of rewards.")
-    baseline_reward_sum_mean: float | None = Field(
-        None, description="Mean over samples of the summed reward."
-    )
+    baseline_reward_sum_mean: float | None = Field(None, description="Mean over samples of the summed reward.")
     baseline_log_prob_mean: float | None = Field(None, description="Mean log-probability of the actions.")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from townlet_training_core.errors import (
     TownletError,
 )
 
-__all__ = ["Group", "Plugin", "load", "make_simulation", "plugins"]
+__all__ = ["Group", "Plugin", "load", "make_policy", "make_simulation", "make_strategy", "plugins"]
 
 
 class Group(StrEnum):
@@ -110,6 +111,32 @@ def load(group: Group, name: str) -> Any:
             raise TorchNotAvailableError(what) from error
         msg = f"the {what} of {plugin.distribution} fails to load: {type(error).__name__}: {error}"
         raise PluginError(msg) from error
+
+
+def make_strategy(name: str) -> Any:
+    """Make the strategy ``name``; see :func:`load` for what can be wrong."""
+    return load(Group.STRATEGIES, name)()
+
+
+def make_policy(spec: str) -> Any:
+    """Make a policy from a registered name, or load one from a path.
+
+    A path may be an exported policy, a checkpoint, or a run directory (its latest checkpoint). A registered
+    name wins; write ``./name`` to mean the path.
+
+    Raises
+    ------
+    PluginError
+        When ``spec`` is neither a registered name nor an existing path.
+    """
+    known = {plugin.name for plugin in plugins(Group.POLICIES)}
+    if spec in known:
+        return load(Group.POLICIES, spec)()
+    if not Path(spec).exists():
+        names = ", ".join(sorted(known))
+        msg = f"unknown policy {spec!r}: neither one of {names} nor an existing file or directory"
+        raise PluginError(msg)
+    return load(Group.POLICIES, "exported").load(Path(spec))
 
 
 def make_simulation(choice: SimulationChoice, *, num_envs: int | None = None) -> Any:

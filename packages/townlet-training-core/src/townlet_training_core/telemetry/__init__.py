@@ -1,0 +1,1 @@
+"""Telemetry: where numbers go while a run goes on."""

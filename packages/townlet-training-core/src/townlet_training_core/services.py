@@ -6,8 +6,15 @@ evaluations and the promotion record; it never looks anything up by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from townlet_training_core.config.models import TrainingConfig
+from townlet_training_core.evaluation.service import EvaluationService
+from townlet_training_core.evaluation.suite import suite_from_config
+from townlet_training_core.registry import make_simulation
+from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["TrainingServices"]
 
@@ -19,4 +26,29 @@ class TrainingServices:
     replay: Any
     rollout: Any
     promotion: Any
-    evaluation: Any = None
+    evaluation: EvaluationService
+    make_simulation: Callable[..., Simulation]
+    """``make_simulation(num_envs=None)``: the configured simulation."""
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> TrainingServices:
+        """Compose the services of a configuration; nothing is opened or made yet."""
+        evaluation = config.evaluation
+
+        def simulation(*, num_envs: int | None = None) -> Simulation:
+            made: Simulation = make_simulation(config.simulation, num_envs=num_envs)
+            return made
+
+        return cls(
+            replay=None,
+            rollout=None,
+            promotion=None,
+            evaluation=EvaluationService(
+                lambda choice, num_envs: make_simulation(choice, num_envs=num_envs),
+                suite_from_config(config.simulation, evaluation),
+                num_envs=evaluation.num_envs,
+                confidence=evaluation.confidence,
+                resamples=evaluation.resamples,
+            ),
+            make_simulation=simulation,
+        )

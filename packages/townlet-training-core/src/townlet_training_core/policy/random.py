@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from townlet_training_core.arrays import ACTION_MASK, BoolArray, FloatArray, Observations
 from townlet_training_core.policy.port import ActionStep, UniformSource, sample_actions
-from townlet_training_core.simulation.port import Simulation
+
+if TYPE_CHECKING:  # a type only: policies and simulations are neighbours
+    from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["RandomPolicy"]
 
@@ -29,9 +32,7 @@ class RandomPolicy:
         mask = observations[ACTION_MASK]
         log_probs: FloatArray = -np.log(mask.sum(axis=1), dtype=np.float32)
         if greedy:
-            return ActionStep(
-                actions=mask.argmax(axis=1).astype(np.int64), log_probs=np.zeros_like(log_probs)
-            )
+            return ActionStep(actions=mask.argmax(axis=1).astype(np.int64), log_probs=np.zeros_like(log_probs))
         return ActionStep(actions=sample_actions(mask, rng.random(len(mask))), log_probs=log_probs)
 
     def values(self, observations: Observations) -> FloatArray | None:

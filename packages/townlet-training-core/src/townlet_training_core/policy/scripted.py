@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from townlet_training_core.arrays import BoolArray, FloatArray, Observations
 from townlet_training_core.errors import CapabilityError
 from townlet_training_core.policy.port import ActionStep, UniformSource
-from townlet_training_core.simulation.port import Simulation
+
+if TYPE_CHECKING:  # a type only: policies and simulations are neighbours
+    from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["ScriptedPolicy"]
 

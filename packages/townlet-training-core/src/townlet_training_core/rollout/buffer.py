@@ -123,8 +123,7 @@ class RolloutBuffer:
         slots, actions = spec.num_envs * spec.agents_per_env, len(spec.action_names)
         self.steps, self.slots, self.masked = steps, slots, spec.masked
         self.observations: dict[str, NDArray[Any]] = {
-            name: np.zeros((steps + 1, slots, *item.shape), item.dtype)
-            for name, item in spec.observations.items()
+            name: np.zeros((steps + 1, slots, *item.shape), item.dtype) for name, item in spec.observations.items()
         }
         self.final_observation: dict[str, NDArray[Any]] = {
             name: np.zeros((slots, *item.shape), item.dtype) for name, item in spec.observations.items()
@@ -154,9 +153,7 @@ class RolloutBuffer:
         """What is valued at the end of a truncated episode; nothing is chosen there, so all is allowed."""
 
     def _row(self, index: int) -> StepArrays:
-        done = max(
-            index - 1, 0
-        )  # row 0 is written by a reset, which has no reward: it borrows those of step 0
+        done = max(index - 1, 0)  # row 0 is written by a reset, which has no reward: it borrows those of step 0
         return StepArrays(
             observations={name: column[index] for name, column in self.observations.items()},
             action_mask=self.action_mask[index if self.masked else 0],

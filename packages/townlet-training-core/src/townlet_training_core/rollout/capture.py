@@ -144,12 +144,10 @@ class RolloutCollector:
         if not 0.0 <= share <= 1.0:
             msg = f"expert_share={share!r}: expected a share between 0 and 1"
             raise ConfigurationError(msg)
-        if (share > 0.0 or self._label_expert) and not callable(
-            getattr(self._simulation, "expert_actions", None)
-        ):
+        if (share > 0.0 or self._label_expert) and not callable(getattr(self._simulation, "expert_actions", None)):
             msg = (
-                f"simulation {self._simulation.spec.name!r} has no expert_actions(), which blending and expert "
-                "labels need; set expert_share=0 and label_expert=False, or choose a simulation with an expert"
+                f"simulation {self._simulation.spec.name!r} has no expert_actions(), which blending and "
+                "labels need; set expert_share=0 and label_expert=False, or choose one with an expert"
             )
             raise CapabilityError(msg)
         self._expert_share = float(share)
@@ -323,8 +321,7 @@ def _fitting(state: Mapping[str, NDArray[Any]], name: str, like: NDArray[Any]) -
     array = state[name]
     if array.shape != like.shape:
         msg = (
-            f"collector state {name!r} has shape {array.shape}, expected {like.shape}; "
-            "it belongs to another simulation"
+            f"collector state {name!r} has shape {array.shape}, expected {like.shape}; it belongs to another simulation"
         )
         raise DataError(msg)
     return array

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from townlet_training_core.arrays import EVENT_DTYPE, ArraySpec, BoolArray, IntArray
 from townlet_training_core.simulation.port import StepOut
 

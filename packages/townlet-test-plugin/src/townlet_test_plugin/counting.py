@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import Field
+
 from townlet_training_core.config.requests import TrainingRequest
 from townlet_training_core.dto.results import TrainingResultBase
 from townlet_training_core.policy.random import RandomPolicy

@@ -89,8 +89,8 @@ def test_agents_that_leave_keep_their_slots() -> None:
             assert set(actions) == set(self.agents)
             assert all(action >= 10 for action in actions.values())
             self.tick += 1
-            seen = {agent: np.full(2, self.tick, np.float32) for agent in self.agents}
-            cut = {agent: self.tick == 3 for agent in self.agents}
+            seen = dict.fromkeys(self.agents, np.full(2, self.tick, np.float32))
+            cut = dict.fromkeys(self.agents, self.tick == 3)
             final = {agent: agent == "b" for agent in self.agents}
             rewards = {agent: float(self.tick) for agent in self.agents}
             self.agents = [] if self.tick == 3 else ["a", "c"]

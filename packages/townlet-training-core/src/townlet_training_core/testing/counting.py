@@ -138,8 +138,9 @@ class CountingSimulation:
     def _observations(self) -> dict[str, NDArray[Any]]:
         slots = len(self._env)
         ticks = self._ticks[self._env]
-        columns = (np.arange(slots) % self.spec.agents_per_env, self._episodes[self._env], ticks,
-        self._seeds[self._env] % 1000) return {
+        agents = np.arange(slots) % self.spec.agents_per_env
+        columns = (agents, self._episodes[self._env], ticks, self._seeds[self._env] % 1000)
+        return {
             "features": np.stack(columns, axis=1).astype(np.float32),
             "map": np.broadcast_to(ticks[:, None, None, None] % 256, (slots, 1, 2, 2)).astype(np.uint8),
         }

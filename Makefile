@@ -1,14 +1,20 @@
 # Nothing is needed but Python 3.11 and make; every target makes what it lacks.
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PYTHON3 ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
 comma := ,
 empty :=
 space := $(empty) $(empty)
+
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 UVDEP := $(filter .uv/bin/uv,$(UV))
 export UV_PYTHON_DOWNLOADS ?= never
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 # A site that keeps a CPU build of torch says so through pip's find-links, which uv does not read: hand it over.
 ifndef UV_FIND_LINKS
   _links := $(strip $(or $(PIP_FIND_LINKS),$(shell $(PYTHON3) -m pip config get global.find-links 2>/dev/null)))
@@ -18,13 +24,139 @@ ifndef UV_FIND_LINKS
   endif
 endif
 
+MANIFESTS := pyproject.toml .python-version $(wildcard packages/*/pyproject.toml)
+TORCH_FREE := townlet-training-core townlet-sim townlet townlet-test-plugin
+CORE_SYNC := $(addprefix --package ,$(TORCH_FREE)) --group test
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) \
+	  | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+# ---------------------------------------------------------------------------------------------- the main job
+.PHONY: train
+train: setup ## clone, anneal, evaluate and save a town policy (ARGS="--set seed=1" is handed on)
+	@$(BIN)/townlet train anneal $(ARGS)
+
+# -------------------------------------------------------------------------------------------------- set-up
 .uv/bin/uv:
+	@echo 'set-up: making a private uv in .uv' >&2
 	@$(PYTHON3) -m pip install -q --disable-pip-version-check --target .uv 'uv>=0.8' 2>/dev/null \
-	  || { $(PYTHON3) -m venv .uv && .uv/bin/pip install -q 'uv>=0.8'; }
+	  || { rm -rf .uv && $(PYTHON3) -m venv .uv && .uv/bin/pip install -q 'uv>=0.8'; } \
+	  || { echo 'cannot make uv: install uv, or pip for $(PYTHON3), and try again' >&2; exit 1; }
+
+# Made at set-up and not committed, because a lock records the index of whoever made it (docs/adr/005).
+uv.lock: $(MANIFESTS) | $(UVDEP)
+	@$(UV) lock --upgrade -q
+	@touch uv.lock
+
+.venv/.set-up: uv.lock
+	@if [ "$$(uname -s)" = Linux ] && [ -n "$${UV_FIND_LINKS:-}" ] \
+	    && [ -z "$(UV_TORCH_BACKEND)$(ANY_TORCH)" ] && ! grep -qE '^version = "[^"]*\+cpu"' uv.lock; then \
+	  echo 'refusing: find-links is set, but no CPU build of torch was resolved from it; the CUDA build is 3 GB.' >&2; \
+	  echo 'Put a wheel of the version in pyproject.toml there, or say `make ANY_TORCH=1 setup` to take what there is.' >&2; \
+	  exit 1; fi
+	@echo 'set-up: syncing .venv' >&2
+ifdef UV_TORCH_BACKEND
+	@$(UV) venv -q --allow-existing .venv
+	@$(UV) pip install -q --python .venv --torch-backend $(UV_TORCH_BACKEND) \
+	  --group test --group test-extras --group lint --group docs \
+	  -e 'packages/townlet-training-core[environments,onnx,parquet,plots,remote,tensorboard]' \
+	  -e 'packages/townlet-sim[watch]' -e packages/townlet-training-torch -e 'packages/townlet[ml]' -e packages/townlet-test-plugin
+else
+	@$(UV) sync -q --all-packages --all-groups --all-extras
+endif
+	@touch $@
 
 .PHONY: setup
-setup: $(UVDEP) ## make the environment (.venv) with every package and tool
-	@$(UV) lock --upgrade -q
-	@if [ -n "$${UV_FIND_LINKS:-}" ] && ! grep -q '+cpu' uv.lock; then \
-	  echo 'refusing: find-links is set, but a CUDA build of torch (3 GB) was resolved' >&2; exit 1; fi
-	@$(UV) sync -q --all-packages --all-groups --all-extras
+setup: .venv/.set-up ## make the environment (.venv) with every package and tool; cheap when nothing changed
+
+.venv-core/.set-up: uv.lock
+	@echo 'set-up: syncing .venv-core (without torch)' >&2
+	@UV_PROJECT_ENVIRONMENT=.venv-core $(UV) sync -q $(CORE_SYNC)
+	@touch $@
+
+# --------------------------------------------------------------------------------------------------- tests
+.PHONY: test
+test: setup .venv-core/.set-up ## all tests with torch (branch coverage, floors), then the torch-free matrix
+	@$(BIN)/coverage erase
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --cov --cov-report=
+	@$(BIN)/python tests/coverage_floor.py
+	@$(MAKE) --no-print-directory test-core
+
+.PHONY: test-core
+test-core: .venv-core/.set-up ## the tests of core, town and façade in an environment without torch
+	@.venv-core/bin/python -c 'import importlib.util as u; assert u.find_spec("torch") is None, "torch is installed in .venv-core"'
+	@echo 'without torch:' >&2
+	@OMP_NUM_THREADS=1 .venv-core/bin/pytest -q -n $(WORKERS) $(addprefix packages/,$(TORCH_FREE)) tests
+
+.PHONY: matrix
+matrix: uv.lock ## core and town on Python 3.12 and 3.13, where those are installed
+	@for version in 3.12 3.13; do \
+	  python="$$($(UV) python find -q --no-project $$version 2>/dev/null \
+	    || compgen -G "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python" | tail -n 1 || true)"; \
+	  if [ -z "$$python" ]; then echo "Python $$version is not here: skipped"; continue; fi; \
+	  echo "Python $$version:"; \
+	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) sync -q --python "$$python" \
+	    --package townlet-training-core --package townlet-sim --group test; \
+	  OMP_NUM_THREADS=1 .venv-$$version/bin/pytest -q -n $(WORKERS) packages/townlet-training-core packages/townlet-sim; \
+	done
+
+.PHONY: deep
+deep: setup ## what is too long for `test`: kills, fuzzing, learning over several seeds
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) -m deep --timeout 3600 --ignore tests/test_wheels.py
+
+# -------------------------------------------------------------------------------------------------- checks
+.PHONY: lint
+lint: setup ## style, docstrings, formatting, import rules
+	@$(BIN)/ruff check -q
+	@$(BIN)/ruff format -q --check
+	@$(BIN)/lint-imports --no-cache | tail -n 12
+
+# The tests of two packages may have modules of one name, so each folder is a run of its own (one cache).
+.PHONY: typecheck
+typecheck: setup ## mypy, strict, over packages, tests, benchmarks and examples
+	@$(BIN)/mypy packages/*/src
+	@for folder in packages/*/tests tests benchmarks examples docs; do \
+	  if compgen -G "$$folder/*.py" >/dev/null || compgen -G "$$folder/*/*.py" >/dev/null; then \
+	    echo "$$folder"; $(BIN)/mypy "$$folder"; fi; \
+	done
+
+.PHONY: check
+check: lint typecheck test docs wheels ## everything that must be green before a change is merged
+
+# ---------------------------------------------------------------------------------------------- benchmarks
+.PHONY: bench bench-import bench-town bench-data bench-train
+bench: bench-import bench-town bench-data bench-train ## all benchmarks; each writes benchmarks/results/<name>.json
+bench-import: setup ## what importing the library costs
+	@$(BIN)/python benchmarks/bench_import.py
+bench-town: setup ## steps per second of the town, beside peers
+	@$(BIN)/python benchmarks/bench_town.py
+bench-data: setup ## rollout buffer, replay data and shards
+	@$(BIN)/python benchmarks/bench_data.py
+bench-train: setup ## BC and PPO: samples per second, beside peers
+	@$(BIN)/python benchmarks/bench_train.py
+
+# ------------------------------------------------------------------------------------------ docs and wheels
+.PHONY: docs
+docs: setup ## the documentation (docs/_build/html); warnings are errors
+	@rm -rf docs/_build
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo 'docs: docs/_build/html/index.html'
+
+.PHONY: wheels
+wheels: setup ## build the wheels (dist/) and try them in fresh environments outside the checkout
+	@rm -rf dist
+	@$(UV) build -q --all-packages --no-sources
+	@rm -f dist/townlet_test_plugin*
+	@TOWNLET_DIST=dist UV=$(abspath $(UV)) $(BIN)/pytest -q -m deep --timeout 900 tests/test_wheels.py
+
+.PHONY: requirements
+requirements: uv.lock ## export the pinned, hashed requirements/*.txt for audited installs
+	@$(PYTHON3) requirements/export.py $(UV)
+
+.PHONY: clean
+clean: ## remove environments, caches and products (not runs/)
+	@rm -rf .venv .venv-* dist build docs/_build docs/_generated .mypy_cache .ruff_cache .pytest_cache \
+	  .import_linter_cache .hypothesis .coverage .coverage.* htmlcov uv.lock
+	@find packages tests benchmarks examples docs -name __pycache__ -prune -exec rm -rf {} +

@@ -79,6 +79,9 @@ class TrainingOrchestrator:
         """
         chosen = make_strategy(strategy) if isinstance(strategy, str) else strategy
         asked = request or validated(chosen.request_type, fields, source=f"request of {chosen.name!r}")
+        if asked.init_from is not None and not asked.init_from.exists():
+            msg = f"init_from={str(asked.init_from)!r} does not exist"
+            raise ConfigurationError(msg)
         chosen.prepare(PreparationContext(config=self.config, services=self.services), asked)
         with RunDirectory.create(self.runs_dir, run_id=run_id or new_run_id(chosen.name)) as run:
             run.write_manifest(self._manifest(chosen, asked))
@@ -125,15 +128,11 @@ class TrainingOrchestrator:
         return result
 
     def _manifest(self, strategy: TrainingStrategy[Any, Any], request: TrainingRequest) -> dict[str, Any]:
-        config = self.config.model_dump(mode="json")
-        if request.init_from is not None and not request.init_from.exists():
-            msg = f"init_from={str(request.init_from)!r} does not exist"
-            raise ConfigurationError(msg)
         return {
             "status": "running",
             "strategy": strategy.name,
             "request": request.model_dump(mode="json"),
-            "config": config,
+            "config": self.config.model_dump(mode="json"),
             "config_hash": hashlib.sha256(self.config.model_dump_json().encode()).hexdigest(),
             "seed": self.config.seed,
             "parent": str(request.init_from) if request.init_from else None,

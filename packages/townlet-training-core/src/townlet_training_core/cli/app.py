@@ -80,7 +80,6 @@ def _fail(error: TownletError) -> None:
 app = typer.Typer(
     cls=_LazyGroup,
     name="townlet",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train, evaluate and release policies for small-town simulations.",
@@ -88,8 +87,9 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version and exit."),
 ) -> None:
     if version:
@@ -97,6 +97,9 @@ def _root(
 
         typer.echo(f"townlet-training-core {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ def runs(
         typer.echo(f"no runs in {runs_dir}")
         return
     table = Table("run", "strategy", "status", "seed", "started")
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*(str(row.get(key, "")) for key in ("run_id", "strategy", "status", "seed", "started")))
     Console().print(table)

@@ -104,7 +104,7 @@ def _finish(run: RunDirectory, *, evaluate: bool, quiet: bool) -> None:
     console = Console()
     if evaluate:
         scoreboard = score_run(run)
-        if not quiet:
+        if scoreboard is not None and not quiet:
             console.print(scoreboard_table(scoreboard))
     picture = draw_curves(run)
     if not quiet:

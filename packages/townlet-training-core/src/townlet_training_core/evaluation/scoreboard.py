@@ -17,12 +17,15 @@ from townlet_training_core.runs import RunDirectory
 __all__ = ["score_run"]
 
 
-def score_run(run: RunDirectory) -> Scoreboard:
+def score_run(run: RunDirectory) -> Scoreboard | None:
     """Evaluate the policies of a run and write ``results/evaluation/<label>.json`` and ``results/scoreboard.json``.
 
-    A run without a checkpoint (a strategy that trains no policy) is scored by random and expert play alone.
+    Returns ``None`` for a run without a checkpoint: a strategy that trains no policy has nothing to score.
     """
     manifest = run.manifest()
+    checkpoints = _checkpoints(run, str(manifest["strategy"]))
+    if not checkpoints:
+        return None
     config = validated(TrainingConfig, manifest["config"], source=str(run.path / "run.json"), prefix="config")
     evaluation = config.evaluation
     with EvaluationService(
@@ -35,7 +38,7 @@ def score_run(run: RunDirectory) -> Scoreboard:
         policies = {"random": "random"}
         if callable(getattr(service.simulation, "expert_actions", None)):
             policies["expert"] = "scripted"
-        policies |= _checkpoints(run, str(manifest["strategy"]))
+        policies |= checkpoints
         results = {label: service.evaluate(make_policy(spec), label=label) for label, spec in policies.items()}
     files = {
         label: run.write_result(f"evaluation/{label}", result.model_dump(mode="json"))

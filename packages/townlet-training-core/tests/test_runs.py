@@ -42,7 +42,7 @@ def _try_to_resume(path: Path, answers: multiprocessing.Queue[str]) -> None:
 
 def test_a_second_writer_is_refused_with_the_owner_named(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[str] = context.Queue()  # type: ignore[assignment]  # the stubs tell the two apart
+    answers: multiprocessing.Queue[str] = context.Queue()
     with make(tmp_path, "a") as run:
         process = context.Process(target=_try_to_resume, args=(run.path, answers))
         process.start()

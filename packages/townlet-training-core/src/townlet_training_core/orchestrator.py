@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +15,13 @@ from townlet_training_core.config.requests import TrainingRequest
 from townlet_training_core.dto.results import TrainingResultBase
 from townlet_training_core.errors import ConfigurationError, InterruptedRunError
 from townlet_training_core.registry import make_strategy
-from townlet_training_core.runs import RunDirectory, new_run_id
+from townlet_training_core.runs import RunDirectory, describe_environment, new_run_id
 from townlet_training_core.services import TrainingServices
 from townlet_training_core.strategy import PreparationContext, TrainingContext, TrainingStrategy
 from townlet_training_core.telemetry.events import NullProgress, Progress, TelemetrySink
 from townlet_training_core.telemetry.jsonl import JsonlTelemetry
 
 __all__ = ["TrainingOrchestrator"]
-
-_PACKAGES = ("townlet-training-core", "townlet-training-torch", "townlet-sim", "townlet", "torch", "numpy", "numba")
 
 Strategy = str | TrainingStrategy[Any, Any]
 
@@ -137,17 +132,5 @@ class TrainingOrchestrator:
             "seed": self.config.seed,
             "parent": str(request.init_from) if request.init_from else None,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
-            "platform": {
-                "python": sys.version.split()[0],
-                "system": platform.platform(),
-                "machine": platform.machine(),
-            },
+            **describe_environment(),
         }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

@@ -15,23 +15,43 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from townlet_training_core.errors import ArtifactError, RunDirectoryError
 from townlet_training_core.files import atomic_write_json, atomic_write_text
 
-__all__ = ["RUN_SCHEMA_VERSION", "RunDirectory", "list_runs", "new_run_id"]
+__all__ = ["RUN_SCHEMA_VERSION", "RunDirectory", "describe_environment", "list_runs", "new_run_id"]
 
 RUN_SCHEMA_VERSION = 1
+
+_PACKAGES = ("townlet-training-core", "townlet-training-torch", "townlet-sim", "townlet", "torch", "numpy", "numba")
 
 
 def new_run_id(strategy: str) -> str:
     """Make a run id that sorts by time: ``<UTC time>-<strategy>-<random>``."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{strategy}-{secrets.token_hex(2)}"
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return the versions and the platform that a run depends on, for ``run.json``; imports none of the packages."""
+    return {
+        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "platform": {"python": sys.version.split()[0], "system": platform.platform(), "machine": platform.machine()},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 class RunDirectory:

@@ -141,11 +141,11 @@ def test_a_saved_policy_acts_where_torch_is_absent(workplace: Path) -> None:
 
 
 def test_a_truncated_or_tampered_checkpoint_is_refused(workplace: Path, tmp_path: Path) -> None:
-    for number, damage in enumerate((lambda data: data[: len(data) // 2], lambda data: data[:-1] + b"\x01")):
+    whole = (final_checkpoint(workplace / "runs" / "one") / "policy.safetensors").read_bytes()
+    for number, damaged in enumerate((whole[: len(whole) // 2], whole[:-1] + bytes([whole[-1] ^ 1]))):
         copy = tmp_path / str(number)
         shutil.copytree(final_checkpoint(workplace / "runs" / "one"), copy)
-        target = copy / "policy.safetensors"
-        target.write_bytes(damage(target.read_bytes()))
+        (copy / "policy.safetensors").write_bytes(damaged)
         message = townlet("evaluate", "--policy", str(copy), "--config", "small.yaml", cwd=workplace, code=2)
         assert "policy.safetensors" in message
 

@@ -115,9 +115,9 @@ lint: setup ## style, docstrings, formatting, import rules
 
 # The tests of two packages may have modules of one name, so each folder is a run of its own (one cache).
 .PHONY: typecheck
-typecheck: setup ## mypy, strict, over packages, tests, benchmarks and examples
+typecheck: setup ## mypy, strict, over packages, tests, benchmarks, examples and docs
 	@$(BIN)/mypy packages/*/src
-	@for folder in packages/*/tests tests benchmarks examples docs; do \
+	@for folder in packages/*/tests tests benchmarks examples docs requirements; do \
 	  if compgen -G "$$folder/*.py" >/dev/null || compgen -G "$$folder/*/*.py" >/dev/null; then \
 	    echo "$$folder"; $(BIN)/mypy "$$folder"; fi; \
 	done

@@ -26,6 +26,7 @@ __all__ = [
     "Interval",
     "bootstrap_iqm",
     "bootstrap_mean",
+    "bootstrap_means",
     "cliffs_delta",
     "cohens_d",
     "cohens_dz",
@@ -84,6 +85,13 @@ def paired_difference(
         msg = f"paired values need the same number of episodes, found {first.size} and {second.size}"
         raise ValueError(msg)
     return bootstrap_mean(first - second, confidence=confidence, resamples=resamples, rng=rng)
+
+
+def bootstrap_means(
+    strata: Sequence[ArrayLike], *, confidence: float = 0.95, resamples: int = 2000, rng: Random = 0
+) -> Interval:
+    """Bootstrap the mean of all scores, resampling within every stratum."""
+    return stratified_bootstrap(strata, _mean, confidence=confidence, resamples=resamples, rng=rng)
 
 
 def mean_lower_bound(strata: Sequence[ArrayLike], *, alpha: float) -> float:

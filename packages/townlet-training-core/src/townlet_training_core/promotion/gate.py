@@ -1,0 +1,302 @@
+"""The gate: a candidate replaces the release when it is better, not when it was lucky.
+
+A *look* plays candidate and release on the same fresh seeds, with independent action streams, and passes when
+
+1. the one-sided Student bound of the paired difference in return clears the margin at the level of the look,
+2. no guarded indicator regressed by more than its margin, and
+3. nothing that an earlier release could do is forgotten.
+
+``required_passes`` passes of one candidate in a row promote it. The levels of the looks spend ``alpha`` over
+an unlimited number of questions (:func:`~townlet_training_core.promotion.looks.look_level`), so asking again and
+again, with one candidate or with many, does not wear the gate down. The bound presumes that the mean of the
+paired differences over a look's episodes is about normal; ``benchmarks/bench_gate.py`` measures how well that
+holds for skewed and heavy-tailed returns.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from townlet_training_core import statistics
+from townlet_training_core.config.models import KpiGuardrail, PromotionConfig
+from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
+from townlet_training_core.dto.release import (
+    ForgettingVerdict,
+    GuardrailVerdict,
+    LegacyFlags,
+    LookRecord,
+    PromotionVerdict,
+)
+from townlet_training_core.errors import ConfigurationError
+from townlet_training_core.evaluation import EvaluationService, compare_paired, interval_of
+from townlet_training_core.evaluation.compare import kpi_differences
+from townlet_training_core.evaluation.service import MakeSimulation
+from townlet_training_core.policy.port import Policy
+from townlet_training_core.promotion.looks import LookBook, look_level, spending
+
+__all__ = ["PromotionGate", "check_forgetting", "check_guardrails", "judge", "look_level"]
+
+Pair = tuple[EvaluationResult, EvaluationResult]
+
+
+class PromotionGate:
+    """Puts candidates to the test against a release.
+
+    Parameters
+    ----------
+    make_simulation:
+        Makes the simulations of the suites.
+    suites:
+        What to play, one per scenario; their seeds are replaced by fresh ones at every look.
+    config:
+        Margins, guardrails and the error that may be spent.
+    book:
+        Where looks are counted; share it between everything that asks about the same releases.
+    num_envs:
+        Environments stepped together.
+    """
+
+    def __init__(
+        self,
+        make_simulation: MakeSimulation,
+        suites: Sequence[EvaluationSuite],
+        *,
+        config: PromotionConfig,
+        book: LookBook,
+        num_envs: int = 32,
+    ) -> None:
+        if not suites:
+            msg = "the gate needs at least one suite to play"
+            raise ConfigurationError(msg)
+        self._make_simulation = make_simulation
+        self._suites = tuple(suites)
+        self._config = config
+        self._book = book
+        self._num_envs = num_envs
+
+    def ask(
+        self,
+        candidate: Policy,
+        release: Policy,
+        *,
+        label: str | None = None,
+        release_label: str | None = None,
+        golden: Sequence[tuple[str, EvaluationResult]] = (),
+        forgetting_margin: float = 0.0,
+        legacy: LegacyFlags | None = None,
+    ) -> PromotionVerdict:
+        """Take one look and return the verdict; one more entry stands in the look book afterwards.
+
+        Parameters
+        ----------
+        golden:
+            What earlier releases reached, with their digests: nothing of it may be forgotten.
+        forgetting_margin:
+            How much worse than an earlier release is tolerated, in return.
+        legacy:
+            The predecessor's flags, to be reported.
+
+        Raises
+        ------
+        SpaceMismatchError
+            When either policy does not fit a simulation. No look is spent.
+        """
+        candidate_hash, release_hash = self._hashes(candidate, release)
+        config = self._config
+        look = self._book.reserve(
+            release_hash=release_hash,
+            candidate_hash=candidate_hash,
+            alpha=config.alpha,
+            required_passes=config.required_passes,
+            episodes=config.episodes,
+        )
+        label, release_label = label or candidate.name, release_label or release.name
+        pairs = []
+        for suite in self._suites:
+            seeds = tuple(range(look.first_seed, look.first_seed + look.episodes))
+            fresh = suite.model_copy(update={"seeds": seeds, "action_seed": 1})
+            played = []
+            for policy, name, action_seed in ((candidate, label, 1), (release, release_label, 0)):
+                update = {"action_seed": action_seed}
+                with self._service(fresh.model_copy(update=update)) as service:
+                    played.append(service.evaluate(policy, label=name))
+            pairs.append((played[0], played[1]))
+        forgetting = self._forgetting(candidate, label, golden, margin=forgetting_margin)
+        verdict = judge(pairs, config=config, look=look, forgetting=forgetting, legacy=legacy)
+        streak = self._book.complete(look, release_hash=release_hash, passed=verdict.passed)
+        return with_streak(verdict, streak)
+
+    def _service(self, suite: EvaluationSuite) -> EvaluationService:
+        return EvaluationService(self._make_simulation, suite, num_envs=self._num_envs)
+
+    def _hashes(self, candidate: Policy, release: Policy) -> tuple[str, str]:
+        hashes = ("", "")
+        for suite in reversed(self._suites):  # every suite must fit; the first one names the policies
+            with self._service(suite) as service:
+                actors = (copy.copy(candidate), copy.copy(release))
+                for actor in actors:
+                    actor.bind(service.simulation)
+                hashes = (actors[0].content_hash(), actors[1].content_hash())
+        return hashes
+
+    def _forgetting(
+        self, candidate: Policy, label: str, golden: Sequence[tuple[str, EvaluationResult]], *, margin: float
+    ) -> tuple[ForgettingVerdict, ...]:
+        results: dict[str, EvaluationResult] = {}
+        for _, earlier in golden:
+            key = earlier.suite.content_hash()
+            if key not in results:
+                with self._service(earlier.suite) as service:
+                    results[key] = service.evaluate(candidate, label=label)
+        pairs = [(digest, results[earlier.suite.content_hash()], earlier) for digest, earlier in golden]
+        return check_forgetting(pairs, margin=margin)
+
+
+def judge(
+    pairs: Sequence[Pair],
+    *,
+    config: PromotionConfig,
+    look: LookRecord,
+    forgetting: Sequence[ForgettingVerdict] = (),
+    legacy: LegacyFlags | None = None,
+    resamples: int = 2000,
+) -> PromotionVerdict:
+    """Judge one look from (candidate, release) results, one pair per suite; the streak counts this look only.
+
+    Raises
+    ------
+    DataError
+        When a pair was not played on the same seeds and rules.
+    """
+    comparisons = tuple(compare_paired(first, second, resamples=resamples) for first, second in pairs)
+    differences = [np.array(first.returns) - np.array(second.returns) for first, second in pairs]
+    bound = statistics.mean_lower_bound(differences, alpha=look.level)
+    difference = statistics.stratified_bootstrap(differences, lambda x: float(x.mean()), resamples=min(resamples, 500))
+    guardrails = check_guardrails(pairs, config.kpis, resamples=resamples)
+    candidate, baseline = pairs[0]
+    blockers = []
+    if not bound > config.margin:
+        blockers.append(
+            f"return: the lower bound {bound:.4g} of the difference does not clear the margin {config.margin:g} "
+            f"at level {look.level:.3g}"
+        )
+    for rail in guardrails:
+        if rail.status == "missing":
+            blockers.append(f"{rail.kpi}: not measured; the simulation must report it for completed episodes")
+        elif rail.status == "regressed" and rail.difference is not None:
+            blockers.append(
+                f"{rail.kpi}: worse by {-rail.difference.estimate:.4g}, tolerated are {rail.margin:g} "
+                f"({rail.direction.replace('_', ' ')})"
+            )
+    blockers += [
+        f"forgotten: {-check.difference.estimate:.4g} below release {check.release[:12]} on suite {check.suite!r}"
+        for check in forgetting
+        if check.forgotten
+    ]
+    verdict = PromotionVerdict(
+        decision="hold",
+        passed=not blockers,
+        candidate=candidate.label,
+        candidate_hash=candidate.policy_hash,
+        baseline=baseline.label,
+        baseline_hash=baseline.policy_hash,
+        look=look.look,
+        level=look.level,
+        alpha=config.alpha,
+        margin=config.margin,
+        lower_bound=bound,
+        difference=interval_of(difference),
+        pass_streak=0,
+        required_passes=config.required_passes,
+        comparisons=comparisons,
+        guardrails=guardrails,
+        forgetting=tuple(forgetting),
+        legacy=legacy,
+        legacy_status=None if legacy is None else legacy.status,
+        blockers=tuple(blockers),
+        summary="",
+    )
+    return with_streak(verdict, (look,) if verdict.passed else ())
+
+
+def with_streak(verdict: PromotionVerdict, streak: Sequence[LookRecord]) -> PromotionVerdict:
+    """Complete a verdict by the candidate's streak of passed looks that ends with it.
+
+    The streak promotes when it is long enough and its looks together were strict enough: when the required
+    number of passes was changed between looks, a longer streak may be needed.
+    """
+    enough = any(
+        len(streak) - start >= verdict.required_passes
+        and math.prod(look.level for look in streak[start:]) <= verdict.alpha * spending(streak[start].look) * 1.000001
+        for start in range(len(streak))
+    )
+    completed = verdict.model_copy(update={"pass_streak": len(streak), "decision": "promote" if enough else "hold"})
+    return completed.model_copy(update={"summary": _sentence(completed)})
+
+
+def check_guardrails(
+    pairs: Sequence[Pair], guardrails: Sequence[KpiGuardrail], *, resamples: int = 2000
+) -> tuple[GuardrailVerdict, ...]:
+    """Compare the guarded indicators; episodes without a value on either side are left out."""
+    verdicts = []
+    for rail in guardrails:
+        sign = 1.0 if rail.direction == "higher_is_better" else -1.0
+        found = [kpi_differences(first, second).get(rail.kpi) for first, second in pairs]
+        measured = [sign * values for values in found if values is not None]
+        if len(measured) < len(pairs):
+            verdicts.append(
+                GuardrailVerdict(
+                    kpi=rail.kpi, direction=rail.direction, margin=rail.margin, difference=None, status="missing"
+                )
+            )
+            continue
+        interval = statistics.bootstrap_means(measured, resamples=resamples)
+        regressed = interval.estimate < -rail.margin
+        verdicts.append(
+            GuardrailVerdict(
+                kpi=rail.kpi,
+                direction=rail.direction,
+                margin=rail.margin,
+                difference=interval_of(interval),
+                status="regressed" if regressed else "ok" if interval.low >= -rail.margin else "unclear",
+            )
+        )
+    return tuple(verdicts)
+
+
+def check_forgetting(
+    pairs: Sequence[tuple[str, EvaluationResult, EvaluationResult]], *, margin: float = 0.0
+) -> tuple[ForgettingVerdict, ...]:
+    """Compare a candidate with what earlier releases reached on their golden suites.
+
+    ``pairs`` holds (digest, candidate's result, earlier result). Intervals are Bonferroni-corrected for the
+    number of pairs, so that a long history does not block by chance.
+    """
+    verdicts = []
+    for digest, candidate, earlier in pairs:
+        comparison = compare_paired(candidate, earlier, confidence=1.0 - 0.05 / len(pairs))
+        verdicts.append(
+            ForgettingVerdict(
+                release=digest,
+                suite=earlier.suite.name,
+                difference=comparison.difference,
+                forgotten=comparison.difference.high < -margin,
+            )
+        )
+    return tuple(verdicts)
+
+
+def _sentence(verdict: PromotionVerdict) -> str:
+    word = "more" if verdict.difference.estimate >= 0 else "less"
+    interval = verdict.difference
+    text = (
+        f"{verdict.decision}: {verdict.candidate!r} returns {abs(interval.estimate):.4g} {word} than "
+        f"{verdict.baseline!r} ({interval.confidence:.0%} interval {interval.low:.4g} to {interval.high:.4g}) on "
+        f"{sum(c.episodes for c in verdict.comparisons)} fresh pairs; look {verdict.look}, "
+        f"{verdict.pass_streak} of {verdict.required_passes} passes in a row"
+    )
+    return f"{text}; blocked by {'; '.join(verdict.blockers)}" if verdict.blockers else text

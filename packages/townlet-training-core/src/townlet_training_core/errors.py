@@ -17,6 +17,7 @@ __all__ = [
     "DataError",
     "InterruptedRunError",
     "MissingDependencyError",
+    "MissingFileError",
     "NonFiniteError",
     "PluginError",
     "RunDirectoryError",
@@ -38,6 +39,10 @@ class ConfigurationError(TownletError, ValueError):
 
 class DataError(TownletError, ValueError):
     """Replay data, a manifest or a log cannot be used; the message names the file and the array."""
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A file of replay data or a manifest does not exist; the message names who asked for it."""
 
 
 class NonFiniteError(DataError):

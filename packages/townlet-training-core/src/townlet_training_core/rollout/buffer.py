@@ -142,6 +142,8 @@ class RolloutBuffer:
         self.from_expert: BoolArray | None = None
         self.expert_actions: IntArray | None = None
         self.events = EventLog()
+        self.finals: dict[tuple[int, int], dict[str, NDArray[Any]]] = {}
+        """Last observations of ended episodes by (step, slot), where they are kept (:meth:`keep_finals`)."""
         self.rows: tuple[StepArrays, ...] = tuple(self._row(index) for index in range(steps + 1))
         """``rows[t]`` is written to produce observation t; ``rows[t + 1]`` is the target of step t."""
         self.views: tuple[dict[str, NDArray[Any]], ...] = tuple(row.policy_view() for row in self.rows)
@@ -172,6 +174,30 @@ class RolloutBuffer:
             self.action_mask[0] = self.action_mask[-1]
         self.alive[0] = self.alive[-1]
         self.episode_starts[0] = self.episode_starts[-1]
+
+    def keep_finals(self, step: int, ended: BoolArray) -> None:
+        """Copy the last observations of the episodes that ended in ``step``, ``(S,)``."""
+        for slot in np.nonzero(ended)[0]:
+            self.finals[step, int(slot)] = {name: rows[slot].copy() for name, rows in self.final_observation.items()}
+
+    def observations_after(self, steps: IntArray, slots: IntArray) -> dict[str, NDArray[Any]]:
+        """Return what each of some slots truly saw after a step: the final observation where its episode ended.
+
+        Parameters
+        ----------
+        steps, slots:
+            ``(K,)`` each.
+
+        Returns
+        -------
+        dict
+            ``(K, *shape)`` by name.
+        """
+        after = {name: column[steps + 1, slots] for name, column in self.observations.items()}
+        for row, key in enumerate(zip(steps.tolist(), slots.tolist(), strict=True)):
+            for name, last in self.finals.get(key, {}).items():
+                after[name][row] = last
+        return after
 
     def float_column(self) -> FloatArray:
         """Allocate a (T, S) float32 column."""

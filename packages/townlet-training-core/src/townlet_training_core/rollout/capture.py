@@ -102,6 +102,9 @@ class RolloutCollector:
         Ask the expert at every step and keep the answers in ``expert_actions`` (DAgger, blending).
     greedy:
         Take the policy's most probable action instead of sampling.
+    keep_final:
+        Keep the last observations of ended episodes (``buffer.observations_after``), so that values can be
+        computed again under another policy.
 
     Raises
     ------
@@ -123,8 +126,10 @@ class RolloutCollector:
         expert_share: float = 0.0,
         label_expert: bool = False,
         greedy: bool = False,
+        keep_final: bool = False,
     ) -> None:
         self._simulation, self._policy, self._seed, self._greedy = simulation, policy, seed, greedy
+        self._keep_final = keep_final
         self._label_expert = label_expert
         self.expert_share = expert_share
         self.buffer = RolloutBuffer(simulation.spec, steps=steps)
@@ -194,6 +199,7 @@ class RolloutCollector:
         buffer, policy = self.buffer, self._policy
         buffer.begin()
         buffer.events.clear()
+        buffer.finals.clear()
         self._meter.begin()
         self._prepare_expert_columns()
         state = policy.recurrent_state() if isinstance(policy, RecurrentPolicy) else {}
@@ -248,6 +254,8 @@ class RolloutCollector:
         if not ended.any():
             return
         self._meter.end(step, ended)
+        if self._keep_final:
+            buffer.keep_finals(step, ended)
         if buffer.next_values is not None:
             cut = row.truncated & ~row.terminated
             buffer.next_values[step] = 0.0

@@ -1,0 +1,1 @@
+"""Replay data: samples and batches (`sample`, `npz`, `dataset`, `manifest`), and columns of transitions."""

@@ -1,0 +1,268 @@
+"""Samples ↔ transitions: between the exchange format and columns, without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_training_core.arrays import ArraySpec
+from townlet_training_core.errors import DataError
+from townlet_training_core.replay.sample import ReplaySample
+from townlet_training_core.replay.spec import DataSpec
+from townlet_training_core.replay.transitions import STEP_COLUMNS, TransitionDataset, Transitions
+
+__all__ = ["sample_spec", "samples_from_transitions", "transitions_from_samples"]
+
+_EXTRA_OBSERVATION = "observation/"
+_FINAL = "final_observation/"
+_DERIVED = {"actions", "rewards", "log_probs", "values", "next_values"}
+"""Step columns that the named fields of a sample carry; the others travel as extras."""
+
+
+def sample_spec(sample: ReplaySample, *, action_dim: int) -> DataSpec:
+    """Describe a sample's data by its metadata; actions without names are called ``action_<id>``."""
+    metadata = sample.metadata
+    observations: dict[str, ArraySpec] = {}
+    if sample.map[:1].size or sample.map.shape[1:] != (0, 0, 0):
+        observations["map"] = ArraySpec(sample.map.shape[1:], sample.map.dtype)
+    if sample.features.shape[1]:
+        observations["features"] = ArraySpec(sample.features.shape[1:], sample.features.dtype)
+    for name, array in sample.extras.items():
+        if name.startswith(_EXTRA_OBSERVATION):
+            observations[name.removeprefix(_EXTRA_OBSERVATION)] = ArraySpec(array.shape[1:], array.dtype)
+    names = tuple(str(name) for name in metadata.get("action_names") or ())
+    names += tuple(f"action_{action}" for action in range(len(names), action_dim))
+    return DataSpec(
+        observations=observations,
+        action_names=names,
+        feature_names=tuple(sample.feature_names),
+        map_channels=tuple(str(name) for name in metadata.get("map_channels") or ()),
+        masked="action_mask" in sample.extras,
+        simulation=metadata.get("simulation"),
+        rules_hash=metadata.get("rules_hash"),
+        versions=dict(metadata.get("versions") or {}),
+    )
+
+
+def transitions_from_samples(samples: Iterable[ReplaySample], *, label: str = "replay") -> Transitions:
+    """Join samples into a table; each is one trajectory.
+
+    Log-probabilities and values that are zero throughout every sample (old scripted captures) or that the metadata
+    lists under ``absent`` are left out of ``columns``. The size of the action space is the metadata's, the largest
+    over the samples, and never less than the largest action plus one.
+
+    Raises
+    ------
+    DataError
+        When there are no samples, or their observations or extra arrays differ.
+    """
+    listed = list(samples)
+    if not listed:
+        msg = f"dataset {label!r} contains no samples"
+        raise DataError(msg)
+    action_dim = max(max(_action_dim(sample), int(sample.actions.max(initial=-1)) + 1) for sample in listed)
+    spec = sample_spec(listed[0], action_dim=action_dim)
+    parts = [_columns(sample, label=f"{label}[{number}]") for number, sample in enumerate(listed)]
+    for number, part in enumerate(parts):
+        _check_alike(parts[0], part, label=f"{label}[{number}]")
+    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    hidden = _absent(listed, data)
+    final_names = [name for name in listed[0].extras if name.startswith(_FINAL)]
+    return Transitions(
+        spec=spec,
+        data={name: column for name, column in data.items() if name not in hidden},
+        offsets=np.concatenate([[0], np.cumsum([sample.timesteps for sample in listed])]).astype(np.int64),
+        slots=np.array([int(sample.metadata.get("slot", -1)) for sample in listed], np.int64),
+        final={
+            name.removeprefix(_FINAL): np.concatenate([sample.extras[name] for sample in listed])
+            for name in final_names
+        },
+        records=tuple(_record(sample, hidden) for sample in listed),
+        label=label,
+    )
+
+
+def _action_dim(sample: ReplaySample) -> int:
+    return max(int(sample.metadata.get("action_dim") or 0), len(sample.metadata.get("action_names") or ()))
+
+
+def _columns(sample: ReplaySample, *, label: str) -> dict[str, NDArray[Any]]:
+    steps = sample.timesteps
+    columns: dict[str, NDArray[Any]] = {}
+    if sample.map.shape[1:] != (0, 0, 0):
+        columns["map"] = sample.map
+    if sample.features.shape[1]:
+        columns["features"] = sample.features
+    values = sample.value_preds
+    following = values[1:] if len(values) == steps + 1 else np.concatenate([values[1:], values[-1:]])
+    columns |= {
+        "actions": sample.actions,
+        "rewards": sample.rewards,
+        "terminated": sample.dones,
+        "truncated": np.zeros(sample.dones.shape, np.bool_),
+        "log_probs": sample.old_log_probs,
+        "values": values[:steps],
+        "next_values": following,
+    }
+    for name, array in sample.extras.items():
+        if not name.startswith(_FINAL):
+            columns[name.removeprefix(_EXTRA_OBSERVATION)] = array
+    if "terminated" in sample.extras and "truncated" in sample.extras:
+        dones = np.asarray(columns["terminated"], np.bool_) | np.asarray(columns["truncated"], np.bool_)
+        if not np.array_equal(dones, np.asarray(sample.dones, np.bool_)):
+            msg = f"{label}: 'dones' contradicts 'terminated' and 'truncated'"
+            raise DataError(msg)
+    return columns
+
+
+def _check_alike(first: Mapping[str, NDArray[Any]], part: Mapping[str, NDArray[Any]], *, label: str) -> None:
+    if set(part) != set(first):
+        msg = f"{label} has the arrays {sorted(part)}, the first sample {sorted(first)}; convert them apart"
+        raise DataError(msg)
+    for name, array in part.items():
+        expected = (first[name].shape[1:], first[name].dtype)
+        if (array.shape[1:], array.dtype) != expected:
+            msg = (
+                f"{label}, array {name!r}: rows of shape {array.shape[1:]} and dtype {array.dtype}, the first sample "
+                f"has {expected[0]} and {expected[1]}; convert them apart"
+            )
+            raise DataError(msg)
+
+
+def _absent(samples: Sequence[ReplaySample], data: Mapping[str, NDArray[Any]]) -> frozenset[str]:
+    """Return the columns that no policy filled."""
+    said = [set(sample.metadata.get("absent") or ()) for sample in samples]
+    hidden = set.intersection(*said)
+    if not hidden and not any(data[name].any() for name in ("log_probs", "values", "next_values")):
+        hidden = {"log_probs", "values"}
+    if "values" in hidden:
+        hidden.add("next_values")
+    return frozenset(hidden)
+
+
+def _record(sample: ReplaySample, hidden: frozenset[str]) -> dict[str, Any]:
+    """Note what :func:`samples_from_transitions` needs to write the sample back unchanged."""
+    dtypes = {
+        name: getattr(sample, name).dtype.str
+        for name, column in (("old_log_probs", "log_probs"), ("value_preds", "values"))
+        if column in hidden
+    }
+    return {
+        "metadata": sample.metadata,
+        "value_pred_steps": len(sample.value_preds),
+        "extras": list(sample.extras),
+        "dones": sample.dones.dtype.str,
+        "map": [list(sample.map.shape[1:]), sample.map.dtype.str],
+        "features": [list(sample.features.shape[1:]), sample.features.dtype.str],
+        "hidden_dtypes": dtypes,
+        # Without a step there is no row that could hold the bootstrap value.
+        "lone_values": sample.value_preds.tolist() if not sample.timesteps else None,
+        "value_dtype": sample.value_preds.dtype.str,
+        "hidden_shape": list(sample.old_log_probs.shape[1:]),
+        "value_shape": list(sample.value_preds.shape[1:]),
+    }
+
+
+def samples_from_transitions(
+    dataset: TransitionDataset, trajectories: Iterable[int] | None = None
+) -> Iterator[ReplaySample]:
+    """Yield each trajectory as a sample.
+
+    Trajectories that came from samples are given back bit by bit. Those of a rollout get zeros where the exchange
+    format knows no absence, and say so in the metadata under ``absent``.
+    """
+    offsets = dataset.offsets
+    records: Sequence[Mapping[str, Any]] = getattr(dataset, "records", ())
+    slots = getattr(dataset, "slots", None)
+    for item in range(len(offsets) - 1) if trajectories is None else trajectories:
+        rows = dataset.gather(np.arange(offsets[item], offsets[item + 1]))
+        final = dataset.final_observations(np.array([item]))
+        if records:
+            yield _restore(rows, final, records[item])
+        else:
+            slot = -1 if slots is None else int(slots[item])
+            yield _fresh(dataset.spec, rows, final, slot=slot)
+
+
+def _restore(
+    rows: dict[str, NDArray[Any]], final: Mapping[str, NDArray[Any]], record: Mapping[str, Any]
+) -> ReplaySample:
+    steps = len(rows["actions"])
+
+    def observation(name: str) -> NDArray[Any]:
+        shape, dtype = record[name]
+        if name in rows:
+            return rows[name].astype(np.dtype(dtype), copy=False)
+        return np.zeros((steps, *shape), np.dtype(dtype))
+
+    extras: dict[str, NDArray[Any]] = {}
+    for name in record["extras"]:
+        if name.startswith(_FINAL):
+            extras[name] = final[name.removeprefix(_FINAL)]
+        else:
+            extras[name] = rows[name.removeprefix(_EXTRA_OBSERVATION)]
+    dones = rows["terminated"]
+    if "terminated" in extras and "truncated" in extras:
+        dones = np.asarray(rows["terminated"], np.bool_) | np.asarray(rows["truncated"], np.bool_)
+    hidden = record["hidden_dtypes"]
+    value_steps = int(record["value_pred_steps"])
+    if "value_preds" in hidden:
+        values = np.zeros((value_steps, *record["value_shape"]), np.dtype(hidden["value_preds"]))
+    elif not steps:
+        values = np.array(record["lone_values"], np.dtype(record["value_dtype"])).reshape(
+            value_steps, *record["value_shape"]
+        )
+    elif value_steps == steps:
+        values = rows["values"]
+    else:
+        values = np.concatenate([rows["values"], rows["next_values"][-1:]])
+    if "old_log_probs" in hidden:
+        log_probs = np.zeros((steps, *record["hidden_shape"]), np.dtype(hidden["old_log_probs"]))
+    else:
+        log_probs = rows["log_probs"]
+    return ReplaySample(
+        map=observation("map"),
+        features=observation("features"),
+        actions=rows["actions"],
+        old_log_probs=log_probs,
+        value_preds=values,
+        rewards=rows["rewards"],
+        dones=dones.astype(np.dtype(record["dones"]), copy=False),
+        metadata=dict(record["metadata"]),
+        extras=extras,
+    )
+
+
+def _fresh(
+    spec: DataSpec, rows: dict[str, NDArray[Any]], final: Mapping[str, NDArray[Any]], *, slot: int
+) -> ReplaySample:
+    steps = len(rows["actions"])
+    absent = [name for name in ("log_probs", "values") if name not in rows]
+    metadata: dict[str, Any] = {
+        **{key: value for key, value in spec.to_json().items() if key not in ("observations", "event_kinds")},
+        "action_dim": spec.action_dim,
+        "slot": slot,
+    }
+    if absent:
+        metadata["absent"] = absent
+    values = rows.get("values", np.zeros(steps, np.float32))
+    last = rows["next_values"][-1:] if "next_values" in rows else np.zeros(1, np.float32)
+    extras = {name: rows[name] for name in STEP_COLUMNS if name in rows and name not in _DERIVED}
+    extras |= {
+        f"{_EXTRA_OBSERVATION}{name}": rows[name] for name in spec.observations if name not in ("map", "features")
+    }
+    extras |= {f"{_FINAL}{name}": array for name, array in final.items()}
+    return ReplaySample(
+        map=rows.get("map", np.zeros((steps, 0, 0, 0), np.float32)),
+        features=rows.get("features", np.zeros((steps, 0), np.float32)),
+        actions=rows["actions"],
+        old_log_probs=rows.get("log_probs", np.zeros(steps, np.float32)),
+        value_preds=np.concatenate([values, last]),
+        rewards=rows["rewards"],
+        dones=rows["terminated"] | rows["truncated"],
+        metadata=metadata,
+        extras=extras,
+    )

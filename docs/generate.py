@@ -1,0 +1,245 @@
+"""Sphinx extension: pages made from the code when the documentation is built, so that they cannot go stale.
+
+It writes ``_generated/``: the configuration reference (from the pydantic models), the command line (from its own
+help), the API pages (one per package) and the benchmark tables (from ``benchmarks/results/*.json``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from sphinx.application import Sphinx
+
+from townlet_training_core.cli.app import app as command_line
+from townlet_training_core.config.models import TrainingConfig
+from townlet_training_core.config.requests import AnnealRequest, BCRequest, PPORequest
+from townlet_training_core.registry import Group, load, plugins
+
+__all__ = ["setup"]
+
+DOCS = Path(__file__).resolve().parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
+API = {
+    "townlet_training_core": "api-core",
+    "townlet_training_torch": "api-torch",
+    "townlet_sim": "api-sim",
+}
+# The command line has a page of its own, and the town's kernels are described by its rules.
+LEFT_OUT = re.compile(r"\.(cli|rules|legacy|_\w+|__main__)(\.|$)")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the generator."""
+    app.connect("builder-inited", _write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _write(app: Sphinx) -> None:
+    folder = Path(app.srcdir) / "_generated"
+    folder.mkdir(exist_ok=True)
+    pages = {
+        "configuration": "".join(configuration()),
+        "commands": "".join(commands()),
+        "benchmarks": "".join(benchmarks()),
+        **{page: "".join(api(package)) for package, page in API.items()},
+    }
+    for name, text in pages.items():
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ configuration
+
+
+def configuration() -> Iterator[str]:
+    """Yield the reference of every key of the configuration, of the requests and of the town's options."""
+    yield "# Configuration\n\n"
+    yield "A file is YAML; every key has a default, unknown keys are refused with their path. "
+    yield "`--set key.path=value` overrides one key on any command, `townlet config show` prints what results.\n\n"
+    yield from _model(TrainingConfig, path="", title="The file", level=2)
+    yield "## Requests\n\nWhat a single run is asked beside the configuration: a flag of `townlet train`, or a keyword "
+    yield "argument of `TrainingOrchestrator.run`.\n\n"
+    requests: dict[str, type[BaseModel]] = {"bc": BCRequest, "ppo": PPORequest, "anneal": AnnealRequest}
+    for name, request in requests.items():
+        yield from _model(request, path="", title=f"`{name}`", level=3)
+    town: Any = importlib.import_module("townlet_sim.config").TownConfig
+    if _is_model(town):
+        yield from _model(town, path="simulation.options", title="Options of the town", level=2)
+
+
+def _model(model: type[BaseModel], *, path: str, title: str, level: int) -> Iterator[str]:
+    yield f"{'#' * level} {title}\n\n"
+    summary = (model.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    if summary and not summary.startswith("!!!"):
+        yield f"{_plain(summary)}\n\n"
+    yield "| key | type | default | description |\n|---|---|---|---|\n"
+    nested: list[tuple[str, type[BaseModel]]] = []
+    for name, field in model.model_fields.items():
+        key = f"{path}.{name}" if path else name
+        inner = _inner_model(field.annotation)
+        if inner is not None:
+            nested.append((key if _is_model(field.annotation) else f"{key}[]", inner))
+        yield f"| `{name}` | {_type(field)} | {_default(field)} | {_cell(field.description or '')} |\n"
+    yield "\n"
+    for key, inner in nested:
+        yield from _model(inner, path=key, title=f"`{key}`", level=min(level + 1, 4))
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model inside ``Model``, ``tuple[Model, ...]`` or ``Model | None``."""
+    if _is_model(annotation):
+        return annotation  # type: ignore[no-any-return]  # checked by _is_model
+    return next((found for part in get_args(annotation) if (found := _inner_model(part)) is not None), None)
+
+
+def _type(field: FieldInfo) -> str:
+    limits = []
+    for constraint in field.metadata:
+        for sign, attribute in (("≥", "ge"), (">", "gt"), ("≤", "le"), ("<", "lt")):
+            if (value := getattr(constraint, attribute, None)) is not None:
+                limits.append(f"{sign} {value}")
+    text = _annotation(field.annotation)
+    return f"{text}, {', '.join(limits)}" if limits else text
+
+
+def _annotation(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in {Union, types.UnionType}:
+        return " or ".join("null" if part is type(None) else _annotation(part) for part in arguments)
+    if origin is tuple:
+        return f"list of {_annotation(arguments[0])}"
+    if origin is dict or (origin is not None and "Mapping" in str(origin)):
+        return "mapping"
+    if hasattr(annotation, "__metadata__"):
+        return _annotation(arguments[0])
+    if _is_model(annotation):
+        return "section"
+    if annotation is Path:
+        return "path"
+    return str(getattr(annotation, "__name__", annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, BaseModel):
+        return "see below"
+    return "null" if value is None else f"`{json.dumps(value, default=str)}`"
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+def commands() -> Iterator[str]:
+    """Yield every command with its arguments and options."""
+    yield "# Command line\n\n"
+    yield "| exit code | meaning |\n|---|---|\n| 0 | done |\n| 1 | ran, and the verdict is negative |\n"
+    yield "| 2 | bad input or usage |\n| 3 | an optional part is missing; the message names the install command |\n"
+    yield "| 75 | interrupted, saved, resumable |\n\n"
+    root: Any = typer.main.get_command(command_line)
+    context = root.make_context("townlet", [], resilient_parsing=True)
+    for name in root.list_commands(context):
+        yield from _command(_found(root, context, name), f"townlet {name}", level=2)
+
+
+def _found(root: Any, context: Any, name: str) -> Any:
+    for plugin in plugins(Group.COMMANDS):
+        if plugin.name == name:
+            return typer.main.get_command(load(Group.COMMANDS, name))
+    return root.get_command(context, name)
+
+
+def _command(command: Any, name: str, *, level: int) -> Iterator[str]:
+    yield f"{'#' * level} `{name}`\n\n"
+    if command.help:
+        yield f"{_plain(' '.join(command.help.split()))}\n\n"
+    parameters = [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+    if parameters:
+        yield "| parameter | default | description |\n|---|---|---|\n"
+        for one in parameters:
+            flags = ", ".join(f"`{flag}`" for flag in (*one.opts, *one.secondary_opts))
+            label = flags if one.param_type_name == "option" else f"`{one.name.upper()}`"
+            default = "" if one.default in (None, False) or callable(one.default) else f"`{one.default}`"
+            yield f"| {label} | {'required' if one.required else default} | {_cell(one.help or '')} |\n"
+        yield "\n"
+    if command.epilog:
+        yield f"`{_cell(' '.join(command.epilog.split()))}`\n\n"
+    context = command.make_context(name, [], resilient_parsing=True) if hasattr(command, "list_commands") else None
+    for inner in command.list_commands(context) if context is not None else ():
+        yield from _command(command.get_command(context, inner), f"{name} {inner}", level=min(level + 1, 4))
+
+
+# ---------------------------------------------------------------------------------------------------------- API
+
+
+def api(package: str) -> Iterator[str]:
+    """Yield one page: every public module of a package, its package modules by their docstring alone."""
+    yield f"# `{package}`\n\n"
+    for name, is_package in _modules(package):
+        if name != package:
+            yield f"## `{name.removeprefix(package + '.')}`\n\n"
+        # What a package re-exports is documented where it is defined.
+        option = ":no-members:\n" if is_package else ""
+        yield f"```{{eval-rst}}\n.. automodule:: {name}\n   {option}\n```\n\n"
+
+
+def _modules(package: str) -> Iterator[tuple[str, bool]]:
+    root = importlib.import_module(package)
+    yield package, True
+    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+        if not LEFT_OUT.search(module.name):
+            yield module.name, module.ispkg
+
+
+# --------------------------------------------------------------------------------------------------- benchmarks
+
+
+def benchmarks() -> Iterator[str]:
+    """Yield a table for every result file."""
+    files = sorted(RESULTS.glob("*.json"))
+    if not files:
+        yield "No results are committed yet; `make bench` writes them.\n"
+    for path in files:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        machine, versions = report["machine"], report["versions"]
+        yield f"## {report['name'].capitalize()}\n\n"
+        yield f"{machine['processor']}, {machine['cores']} cores, {report['threads']} threads, "
+        yield f"{', '.join(f'{name} {version}' for name, version in versions.items())}; {report['measured'][:10]}.\n\n"
+        yield "| what | value | peer | ratio | bound | |\n|---|---|---|---|---|---|\n"
+        for entry in report["entries"]:
+            peer = f"{_cell(entry['peer'])}: {entry['peer_value']:,.4g}" if entry.get("peer_value") is not None else ""
+            ratio = f"{entry['ratio']:.3g}" if entry.get("ratio") is not None else ""
+            bound = f"{entry['bound']:,.4g}" if entry.get("bound") is not None else ""
+            verdict = {True: "holds", False: "**does not hold**"}.get(entry.get("holds"), "")
+            value = f"{entry['value']:,.4g} {_cell(entry['unit'])}"
+            yield f"| `{entry['name']}` | {value} | {peer} | {ratio} | {bound} | {verdict} |\n"
+        notes = [f"- `{entry['name']}`: {entry['note']}\n" for entry in report["entries"] if entry.get("note")]
+        yield "\n" + ("".join(notes) + "\n" if notes else "")
+
+
+def _cell(text: str) -> str:
+    return _plain(" ".join(text.split())).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """Turn reST roles and double backquotes into Markdown code."""
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text).replace("``", "`").replace("<", "&lt;").replace("*", "\\*")

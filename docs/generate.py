@@ -42,7 +42,13 @@ LEFT_OUT = re.compile(r"\.(cli|rules|legacy|_\w+|__main__)(\.|$)")
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the generator."""
     app.connect("builder-inited", _write)
+    app.connect("autodoc-process-docstring", _escape_shapes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _escape_shapes(_app: Sphinx, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Take the star of a shape such as ``(S, *shape)`` for itself, not for the start of emphasis."""
+    lines[:] = [line if "`" in line else re.sub(r"([(,]\s?)\*(?=\w)", r"\1\\*", line) for line in lines]
 
 
 def _write(app: Sphinx) -> None:
@@ -172,7 +178,8 @@ def _command(command: Any, name: str, *, level: int) -> Iterator[str]:
     yield f"{'#' * level} `{name}`\n\n"
     if command.help:
         yield f"{_plain(' '.join(command.help.split()))}\n\n"
-    parameters = [one for one in command.params if one.name != "help" and not getattr(one, "hidden", False)]
+    unsaid = {"help", "install_completion", "show_completion"}
+    parameters = [one for one in command.params if one.name not in unsaid and not getattr(one, "hidden", False)]
     if parameters:
         yield "| parameter | default | description |\n|---|---|---|\n"
         for one in parameters:
@@ -182,7 +189,8 @@ def _command(command: Any, name: str, *, level: int) -> Iterator[str]:
             yield f"| {label} | {'required' if one.required else default} | {_cell(one.help or '')} |\n"
         yield "\n"
     if command.epilog:
-        yield f"`{_cell(' '.join(command.epilog.split()))}`\n\n"
+        examples = " ".join(command.epilog.split()).partition(": ")[2].split(" | ")
+        yield "```console\n" + "\n".join(one.strip() for one in examples) + "\n```\n\n"
     context = command.make_context(name, [], resilient_parsing=True) if hasattr(command, "list_commands") else None
     for inner in command.list_commands(context) if context is not None else ():
         yield from _command(command.get_command(context, inner), f"{name} {inner}", level=min(level + 1, 4))

@@ -13,7 +13,9 @@ from typing import Any
 from townlet_training_core.config.models import TrainingConfig
 from townlet_training_core.evaluation.service import EvaluationService
 from townlet_training_core.evaluation.suite import suite_from_config
+from townlet_training_core.promotion.manager import PromotionServiceAdapter
 from townlet_training_core.registry import make_simulation
+from townlet_training_core.replay.service import ReplayService
 from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["TrainingServices"]
@@ -23,9 +25,9 @@ __all__ = ["TrainingServices"]
 class TrainingServices:
     """The services of one configuration."""
 
-    replay: Any
+    replay: ReplayService
     rollout: Any
-    promotion: Any
+    promotion: PromotionServiceAdapter
     evaluation: EvaluationService
     make_simulation: Callable[..., Simulation]
     """``make_simulation(num_envs=None)``: the configured simulation."""
@@ -40,9 +42,9 @@ class TrainingServices:
             return made
 
         return cls(
-            replay=None,
+            replay=ReplayService(config),
             rollout=None,
-            promotion=None,
+            promotion=PromotionServiceAdapter(config.promotion),
             evaluation=EvaluationService(
                 lambda choice, num_envs: make_simulation(choice, num_envs=num_envs),
                 suite_from_config(config.simulation, evaluation),

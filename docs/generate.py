@@ -189,7 +189,7 @@ def _command(command: Any, name: str, *, level: int) -> Iterator[str]:
             yield f"| {label} | {'required' if one.required else default} | {_cell(one.help or '')} |\n"
         yield "\n"
     if command.epilog:
-        examples = " ".join(command.epilog.split()).partition(": ")[2].split(" | ")
+        examples = re.sub(r"^Examples?: ", "", " ".join(command.epilog.split())).split(" | ")
         yield "```console\n" + "\n".join(one.strip() for one in examples) + "\n```\n\n"
     context = command.make_context(name, [], resilient_parsing=True) if hasattr(command, "list_commands") else None
     for inner in command.list_commands(context) if context is not None else ():

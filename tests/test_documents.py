@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from townlet_training_core.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted((ROOT / "docs/adr").glob("*.md"))
@@ -70,3 +75,23 @@ def test_python_examples_parse_and_import_what_exists(document: Path) -> None:
         if any(name.startswith("townlet_training_torch") for name in names):
             pytest.importorskip("torch")
         exec(compile(ast.Module(body=list(imports), type_ignores=[]), document.name, "exec"), {})
+
+
+def console_lines(document: Path) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("townlet ")]
+
+
+@pytest.mark.parametrize("document", [one for one in DOCUMENTS if console_lines(one)], ids=name_of)
+def test_command_lines_in_documents_are_understood(document: Path) -> None:
+    for line in console_lines(document):
+        words = shlex.split(line, comments=True)[1:]
+        command: Any = typer.main.get_command(app)
+        context = command.make_context("townlet", [], resilient_parsing=True)
+        while hasattr(command, "get_command") and words:
+            inner = command.get_command(context, words[0])
+            assert inner is not None, f"{line!r}: no command {words[0]!r}"
+            command, words = inner, words[1:]
+            context = command.make_context(command.name, list(words), resilient_parsing=True)
+        known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= known, line

@@ -261,7 +261,7 @@ def transitions_from_rollout(
         data={name: np.swapaxes(column, 0, 1)[valid] for name, column in columns.items()},
         offsets=offsets,
         slots=slot_of_row[first_rows],
-        final={name: column[step_of_row[last_rows], slot_of_row[last_rows]] for name, column in (final or {}).items()},
+        final={} if final is None else final(step_of_row[last_rows], slot_of_row[last_rows]),
         label=label,
     )
 

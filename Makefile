@@ -55,7 +55,7 @@ uv.lock: $(MANIFESTS) | $(UVDEP)
 	    && [ -z "$(UV_TORCH_BACKEND)$(ANY_TORCH)" ] && ! grep -qE '^version = "[^"]*\+cpu"' uv.lock; then \
 	  echo 'refusing: find-links is set, but no CPU build of torch was resolved from it; the CUDA build is 3 GB.' >&2; \
 	  echo 'Put a wheel of the version in pyproject.toml there, or say `make ANY_TORCH=1 setup` to take what there is.' >&2; \
-	  exit 1; fi
+	  rm -f uv.lock; exit 1; fi
 	@echo 'set-up: syncing .venv' >&2
 ifdef UV_TORCH_BACKEND
 	@$(UV) venv -q --allow-existing .venv

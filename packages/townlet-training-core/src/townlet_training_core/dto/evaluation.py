@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, PlainSerializer, model_validator
 
 from townlet_training_core.dto.base import Record
 
@@ -22,12 +23,22 @@ __all__ = [
 EVALUATION_SCHEMA_VERSION: Literal[1] = 1
 
 
+def _for_json(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+JsonFloat = Annotated[float, PlainSerializer(_for_json, return_type=float | str, when_used="json")]
+"""A float that may be NaN or infinite, and then is a string in JSON, also in ``model_dump(mode="json")``."""
+
+
 class IntervalDTO(Record):
     """An estimate with a two-sided confidence interval, in the unit of the estimate."""
 
-    estimate: float = Field(description="Point estimate.")
-    low: float = Field(description="Lower end.")
-    high: float = Field(description="Upper end.")
+    estimate: JsonFloat = Field(description="Point estimate.")
+    low: JsonFloat = Field(description="Lower end.")
+    high: JsonFloat = Field(description="Upper end.")
     confidence: float = Field(gt=0, lt=1, description="Level of the interval.")
 
 
@@ -92,7 +103,7 @@ class EvaluationResult(Record):
     agent_returns: tuple[tuple[float, ...], ...] = Field(description="(E, N) summed rewards of each slot.")
     lengths: tuple[int, ...] = Field(description="(E,) steps of each episode.")
     completed: tuple[bool, ...] = Field(description="(E,) false where max_steps cut the episode.")
-    kpis: dict[str, tuple[float, ...]] = Field(
+    kpis: dict[str, tuple[JsonFloat, ...]] = Field(
         default_factory=dict, description="(E,) indicators by name; NaN where the episode was cut."
     )
     events: dict[str, tuple[int, ...]] = Field(default_factory=dict, description="(E,) event counts by kind.")
@@ -132,7 +143,7 @@ class PairedComparison(Record):
     episodes: int = Field(ge=1, description="Pairs.")
     difference: IntervalDTO = Field(description="Mean of candidate minus baseline return, paired by seed.")
     difference_std: float = Field(ge=0, description="Standard deviation of the paired differences.")
-    effect_size: float = Field(description="Mean difference in those standard deviations; 0 where all are 0.")
+    effect_size: JsonFloat = Field(description="Mean difference in those standard deviations; 0 where all are 0.")
     probability_of_improvement: IntervalDTO = Field(
         description="P(a candidate's episode returns more than a baseline's), ties counting half."
     )

@@ -1,5 +1,41 @@
-"""townlet_sim."""
+"""The embedded default town: a batched multi-agent simulation, a PettingZoo environment and a scripted expert.
+
+Importing this package imports neither numba nor any environment library; making a town or an environment does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from townlet_sim._version import __version__
+from townlet_sim.config import TownConfig
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from townlet_sim.engine import TownBatch
+
+__all__ = ["TownConfig", "__version__", "make_simulation"]
+
+
+def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int = 1) -> TownBatch:
+    """Make B towns for the training library (registered there as ``town``).
+
+    Parameters
+    ----------
+    num_envs:
+        B, towns stepped together.
+    options:
+        Fields of :class:`~townlet_sim.config.TownConfig`; nested sections are mappings.
+    threads:
+        Worker threads; results do not depend on it.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        (a ``ValueError``) when an option is unknown or out of range; the message gives its path.
+    ValueError
+        When the map is too small for the agents.
+    """
+    from townlet_sim.engine import TownBatch  # noqa: PLC0415
+
+    return TownBatch(TownConfig.model_validate(dict(options)), num_envs, threads=threads)

@@ -6,7 +6,6 @@ office, gym) or is a park. One service of each kind is built for every eight age
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -123,22 +122,35 @@ def ring(y: int, x: int) -> Iterator[tuple[int, int]]:
 
 def distances(walkable: NDArray[np.bool_], y: int, x: int) -> NDArray[np.int16]:
     """Return ``(H, W)`` steps to the closest walkable tile beside ``(y, x)``."""
+    return _flood(walkable, list(ring(y, x)))
+
+
+def _flood(walkable: NDArray[np.bool_], sources: Sequence[tuple[int, int]]) -> NDArray[np.int16]:
+    """Return steps to the closest walkable source (breadth first)."""
     height, width = walkable.shape
-    result = np.full((height, width), UNREACHABLE, np.int16)
-    queue: deque[tuple[int, int]] = deque()
-    for ny, nx in ring(y, x):
-        if 0 <= ny < height and 0 <= nx < width and walkable[ny, nx]:
-            result[ny, nx] = 0
-            queue.append((ny, nx))
-    grid = result  # one name less to look up in the loop
-    while queue:
-        cy, cx = queue.popleft()
-        step = int(grid[cy, cx]) + 1
-        for ny, nx in ((cy - 1, cx), (cy + 1, cx), (cy, cx + 1), (cy, cx - 1)):
-            if 0 <= ny < height and 0 <= nx < width and walkable[ny, nx] and grid[ny, nx] > step:
-                grid[ny, nx] = step
-                queue.append((ny, nx))
-    return result
+    # A border of unwalkable tiles saves the bounds checks; flat lists are much faster than arrays here.
+    padded = np.zeros((height + 2, width + 2), np.bool_)
+    padded[1:-1, 1:-1] = walkable
+    stride = width + 2
+    grid = np.where(padded, UNREACHABLE, -1).ravel().tolist()
+    frontier = []
+    for y, x in sources:
+        at = (y + 1) * stride + x + 1
+        if 0 <= y < height and 0 <= x < width and grid[at] == UNREACHABLE:
+            grid[at] = 0
+            frontier.append(at)
+    step = 0
+    while frontier:
+        step += 1
+        reached = []
+        for at in frontier:
+            for there in (at - stride, at + stride, at + 1, at - 1):
+                if grid[there] == UNREACHABLE:
+                    grid[there] = step
+                    reached.append(there)
+        frontier = reached
+    result = np.array(grid, np.int16).reshape(height + 2, stride)[1:-1, 1:-1]
+    return np.where(result < 0, np.int16(UNREACHABLE), result)
 
 
 def generate_layout(*, agents: int, size: int, seed: int) -> Layout:
@@ -272,8 +284,8 @@ def _usable(walkable: NDArray[np.bool_], objects: Sequence[PlacedObject]) -> boo
         )
         if beside < 3:
             return False
-    first = objects[0]
-    return bool((distances(walkable, first.y, first.x)[walkable] < UNREACHABLE).all())
+    start = np.argwhere(walkable)[0]
+    return bool((_flood(walkable, [(int(start[0]), int(start[1]))])[walkable] < UNREACHABLE).all())
 
 
 def layout_arrays(

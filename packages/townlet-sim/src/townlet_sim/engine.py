@@ -1,0 +1,433 @@
+"""The batch engine: B towns of N agents behind one small interface.
+
+Kernels are compiled when the first town is made, not when this module is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from townlet_sim import columns as c
+from townlet_sim.config import TownConfig, rules_hash
+from townlet_sim.layout import Layout, LayoutArrays, generate_layout, layout_arrays
+from townlet_sim.spaces import (
+    ACTIONS,
+    ACTIONS_VERSION,
+    EVENT_DTYPE,
+    EVENT_KINDS,
+    FEATURES,
+    FEATURES_VERSION,
+    KPIS,
+    ObservationSpec,
+    TownSpec,
+    feature_names,
+    map_channels,
+    window,
+)
+from townlet_sim.state import RuleArrays, StateArrays, allocate_state, rule_arrays
+
+if TYPE_CHECKING:
+    from townlet_sim.rules.tick import OutArrays
+
+__all__ = ["GivenAgent", "GivenTown", "StepOut", "StepRows", "TownBatch"]
+
+_LOG = logging.getLogger("townlet_sim")
+_THREADS_PAY_FROM = 256
+"""Agents below which waking a worker costs more than it saves."""
+
+
+class StepOut(Protocol):
+    """Arrays of S = B * N rows (town-major) that the caller owns and a step writes."""
+
+    @property
+    def observations(self) -> Mapping[str, NDArray[Any]]: ...
+    @property
+    def action_mask(self) -> NDArray[np.bool_]: ...
+    @property
+    def alive(self) -> NDArray[np.bool_]: ...
+    @property
+    def rewards(self) -> NDArray[np.float32]: ...
+    @property
+    def terminated(self) -> NDArray[np.bool_]: ...
+    @property
+    def truncated(self) -> NDArray[np.bool_]: ...
+    @property
+    def final_observation(self) -> Mapping[str, NDArray[Any]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRows:
+    """Arrays for one step, for callers that bring none of their own."""
+
+    observations: dict[str, NDArray[Any]]
+    action_mask: NDArray[np.bool_]
+    alive: NDArray[np.bool_]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    final_observation: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenAgent:
+    """What a scenario says about an agent; ``None`` is drawn as usual.
+
+    ``needs`` are hunger, hygiene and energy. ``job`` is an index into the configured jobs, -1 for none; ``site`` is
+    an object id. An agent that is not ``present`` can enter later (:meth:`TownBatch.enter_agent`).
+    """
+
+    present: bool = True
+    position: tuple[int, int] | None = None
+    needs: tuple[float | None, float | None, float | None] = (None, None, None)
+    wallet: float | None = None
+    job: int | None = None
+    site: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenTown:
+    """A scenario's start: a map (``None``: generated) and agents (missing ones are drawn)."""
+
+    layout: Layout | None = None
+    agents: tuple[GivenAgent, ...] = ()
+
+
+class TownBatch:
+    """B towns stepped together (the ``Simulation`` port of the training library, structurally).
+
+    Parameters
+    ----------
+    config:
+        Options of the town.
+    num_envs:
+        B.
+    threads:
+        Worker threads; used from about 256 agents on. Results do not depend on it.
+    given:
+        A scenario's start.
+    """
+
+    def __init__(
+        self, config: TownConfig, num_envs: int, *, threads: int = 1, given: GivenTown | None = None
+    ) -> None:
+        if num_envs < 1 or threads < 1:
+            msg = f"num_envs {num_envs!r} and threads {threads!r} must be at least 1"
+            raise ValueError(msg)
+        self.config = config
+        agents = config.agents
+        self._agents, self._towns = agents, num_envs
+        given = given or GivenTown()
+        if given.layout is not None:
+            self.layouts: tuple[Layout, ...] = (given.layout,)
+            config = self.config = config.model_copy(update={"layouts": 1})
+        else:
+            self.layouts = tuple(
+                generate_layout(agents=agents, size=config.map_size, seed=config.layout_seed + k)
+                for k in range(config.layouts)
+            )
+        self._layout: LayoutArrays = layout_arrays(self.layouts, agents=agents)
+        first = self.layouts[0]
+        fridges = first.of_type("fridge")
+        self._rules: RuleArrays = rule_arrays(
+            config, workplaces=len(first.of_type("workplace")), fridge=fridges[0] if fridges else -1
+        )
+        self._apply(given)
+        height, width = first.size
+        self._state: StateArrays = allocate_state(
+            towns=num_envs, agents=agents, objects=self._layout.objects.shape[1], height=height, width=width
+        )
+        self._kernels = _load_kernels()
+        side = window(config.observation)
+        observations = {
+            "map": ObservationSpec((len(map_channels(config.observation)), side, side), np.dtype(np.uint8)),
+            "features": ObservationSpec((len(FEATURES),), np.dtype(np.float32)),
+        }
+        if config.centralised_state:
+            observations["state"] = ObservationSpec((9 * agents + 6,), np.dtype(np.float32))
+        self.spec = TownSpec(
+            name="town-v1",
+            num_envs=num_envs,
+            agents_per_env=agents,
+            observations=observations,
+            feature_names=feature_names(),
+            map_channels=map_channels(config.observation),
+            action_names=tuple(action.name for action in ACTIONS),
+            masked=True,
+            event_kinds=tuple(kind.name for kind in EVENT_KINDS),
+            kpi_names=tuple(kpi.name for kpi in KPIS),
+            rules_hash=rules_hash(config),
+            versions={"observations": f"{config.observation}-{FEATURES_VERSION}", "actions": ACTIONS_VERSION},
+        )
+        self._no_state = np.zeros((1, 1), np.float32)
+        self._shapes = {name: (num_envs * agents, *spec.shape) for name, spec in observations.items()}
+        workers = min(threads, num_envs) if num_envs * agents >= _THREADS_PAY_FROM else 1
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="town") if workers > 1 else None
+        bounds = [num_envs * k // workers for k in range(workers + 1)]
+        self._ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self._started = False
+
+    def _apply(self, given: GivenTown) -> None:
+        if len(given.agents) > self._agents:
+            msg = f"{len(given.agents)} agents are given, but the town has agents = {self._agents}"
+            raise ValueError(msg)
+        taken: set[tuple[int, int]] = set()
+        for n, agent in enumerate(given.agents):
+            self._rules.given_i[n, 0] = agent.present
+            if agent.position is not None and agent.present:
+                y, x = agent.position
+                height, width = self.layouts[0].size
+                if not (0 <= y < height and 0 <= x < width) or not self.layouts[0].walkable[y, x] or (y, x) in taken:
+                    msg = f"agents.{n}.position: {agent.position!r} is not a free walkable tile (y, x)"
+                    raise ValueError(msg)
+                taken.add((y, x))
+                self._rules.given_i[n, 1:] = (y, x)
+            values = (*agent.needs, agent.wallet)
+            self._rules.given_f[n] = [np.nan if value is None else value for value in values]
+            if agent.job is not None:
+                job = self.config.jobs[agent.job] if agent.job >= 0 else None
+                self._rules.job_i[n] = (job.start, job.end) if job else (-1, -1)
+                self._rules.job_f[n] = (job.wage, job.lateness_penalty) if job else (0.0, 0.0)
+            if agent.site is not None:
+                self._layout.site[:, n] = agent.site
+
+    # ---- the port ----
+
+    @property
+    def events(self) -> NDArray[Any]:
+        """Events of the last step, by town and order, as :data:`~townlet_sim.spaces.EVENT_DTYPE` records."""
+        counts = np.minimum(self._state.town_i[:, c.N_EVENTS], self._state.event_f.shape[1])
+        total = int(counts.sum())
+        result = np.zeros(total, EVENT_DTYPE)
+        if total == 0:
+            return result
+        towns = np.repeat(np.arange(self._towns), counts)
+        order = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = self._state.event_i[towns, order]
+        first = (towns * self._agents).astype(np.int32)
+        result["tick"], result["kind"], result["object"] = rows[:, 0], rows[:, 2], rows[:, 4]
+        result["slot"] = rows[:, 1] + first
+        result["other"] = np.where(rows[:, 3] >= 0, rows[:, 3] + first, -1)
+        result["value"] = self._state.event_f[towns, order]
+        return result
+
+    @property
+    def events_lost(self) -> int:
+        """Events of the last step that found no room in the buffer."""
+        counts = self._state.town_i[:, c.N_EVENTS] - self._state.event_f.shape[1]
+        return int(np.maximum(counts, 0).sum())
+
+    def reset(self, *, seed: int | Sequence[int], out: StepOut) -> None:
+        """Begin new episodes everywhere; town ``b`` takes ``seed + b``, or its own of B given seeds.
+
+        Raises
+        ------
+        ValueError
+            When the number of seeds is not B, or a seed is not in ``0 .. 2**64 - 1``.
+        """
+        seeds = [int(seed) + b for b in range(self._towns)] if isinstance(seed, int | np.integer) else list(seed)
+        if len(seeds) != self._towns or not all(0 <= int(value) < 1 << 64 for value in seeds):
+            msg = f"expected one seed or {self._towns} seeds in 0 .. 2**64 - 1, found {seed!r}"
+            raise ValueError(msg)
+        self._state.town_u[:, c.SEED] = np.array([int(value) for value in seeds], np.uint64)
+        self._each(self._kernels.reset_range, self._state, self._layout, self._rules, self._rows(out))
+        self._started = True
+
+    def step(self, actions: NDArray[Any], out: StepOut) -> None:
+        """Play one tick of every town; ``actions`` is ``(S,)``. Actions outside the mask are played as ``stay``."""
+        if not self._started:
+            msg = "step before reset: call reset(seed=..., out=...) first"
+            raise RuntimeError(msg)
+        rows = self._rows(out)
+        if actions.dtype != np.int64 or not actions.flags.c_contiguous:
+            actions = np.ascontiguousarray(actions, np.int64)
+        if actions.shape != rows.rewards.shape:
+            msg = f"actions: expected shape {rows.rewards.shape}, found {actions.shape}"
+            raise ValueError(msg)
+        if self._pool is None:
+            self._kernels.step_range(self._state, self._layout, self._rules, 0, self._towns, actions, rows)
+        else:
+            self._each(self._kernels.step_range, self._state, self._layout, self._rules, actions, rows)
+
+    def save_state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of everything that the future depends on."""
+        state: dict[str, NDArray[Any]] = {name: array.copy() for name, array in self._state._asdict().items()}
+        state["rules_hash"] = np.frombuffer(self.spec.rules_hash.encode(), np.uint8).copy()
+        return state
+
+    def load_state(self, state: Mapping[str, NDArray[Any]], *, out: StepOut) -> None:
+        """Restore :meth:`save_state` and rewrite observations, masks and alive rows.
+
+        Raises
+        ------
+        ValueError
+            When the state belongs to other rules, or to another number of towns or agents.
+        """
+        saved = bytes(np.asarray(state.get("rules_hash", np.zeros(0)), np.uint8)).decode(errors="replace")
+        if saved != self.spec.rules_hash:
+            msg = f"state of rules {saved!r} cannot be loaded into a town of rules {self.spec.rules_hash!r}"
+            raise ValueError(msg)
+        for name, array in self._state._asdict().items():
+            if name not in state or state[name].shape != array.shape or state[name].dtype != array.dtype:
+                found = (state[name].shape, state[name].dtype) if name in state else "nothing"
+                msg = f"state array {name!r}: expected {array.shape} {array.dtype}, found {found}"
+                raise ValueError(msg)
+        for name, array in self._state._asdict().items():
+            array[...] = state[name]
+        self._started = True
+        self._each(self._kernels.publish_range, self._state, self._layout, self._rules, self._rows(out))
+
+    def expert_actions(self) -> NDArray[np.int64]:
+        """Return the scripted expert's action for every slot, ``(S,)``; inside the mask, and without any effect."""
+        actions = np.zeros(self._towns * self._agents, np.int64)
+        self._kernels.expert_range(self._state, self._rules, 0, self._towns, actions)
+        return actions
+
+    def kpis(self) -> dict[str, NDArray[Any]]:
+        """Return ``(B,)`` indicators of the last finished episode of each town; zeros before the first."""
+        return {kpi.name: self._state.kpi[:, column].copy() for column, kpi in enumerate(KPIS)}
+
+    def close(self) -> None:
+        """Stop the worker threads; safe to call twice."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    # ---- beyond the port ----
+
+    @property
+    def arrays(self) -> StateArrays:
+        """The live state (not a copy); columns are in :mod:`townlet_sim.columns`. For looking, tests and scenarios."""
+        return self._state
+
+    @property
+    def layout_arrays(self) -> LayoutArrays:
+        """The maps as the kernels read them."""
+        return self._layout
+
+    @property
+    def rules(self) -> RuleArrays:
+        """The rule constants as the kernels read them."""
+        return self._rules
+
+    @property
+    def reward_terms(self) -> NDArray[np.float32]:
+        """``(B, N, terms)`` of the last step, in the order of :data:`~townlet_sim.spaces.REWARD_TERMS`."""
+        return self._state.terms
+
+    @property
+    def invalid_actions(self) -> NDArray[np.bool_]:
+        """``(S,)``: whether the last action was outside the mask."""
+        return (self._state.agent_i[:, :, c.INVALID] != 0).reshape(-1)
+
+    def allocate(self) -> StepRows:
+        """Return zeroed arrays that fit."""
+        slots = self._towns * self._agents
+
+        def rows() -> dict[str, NDArray[Any]]:
+            return {name: np.zeros((slots, *spec.shape), spec.dtype) for name, spec in self.spec.observations.items()}
+
+        return StepRows(
+            observations=rows(),
+            action_mask=np.ones((slots, len(ACTIONS)), np.bool_),
+            alive=np.ones(slots, np.bool_),
+            rewards=np.zeros(slots, np.float32),
+            terminated=np.zeros(slots, np.bool_),
+            truncated=np.zeros(slots, np.bool_),
+            final_observation=rows(),
+        )
+
+    def layout_of(self, town: int) -> Layout:
+        """Return the map that a town plays on in this episode."""
+        return self.layouts[int(self._state.town_i[town, c.LAYOUT])]
+
+    def publish(self, out: StepOut) -> None:
+        """Rewrite observations, masks and alive rows after the state was edited from outside."""
+        self._each(self._kernels.publish_range, self._state, self._layout, self._rules, self._rows(out))
+
+    def enter_agent(self, town: int, slot: int) -> None:
+        """Let a new agent enter an empty slot now (a scenario's arrival); call :meth:`publish` afterwards."""
+        if self._state.agent_i[town, slot, c.ALIVE]:
+            msg = f"slot {slot} of town {town} is not empty"
+            raise ValueError(msg)
+        now = int(self._state.town_i[town, c.TICK])
+        self._state.agent_i[town, slot, c.RESPAWN_AT] = now
+        self._kernels.respawns(self._state, self._layout, self._rules, town, now)
+
+    def begin_perturbation(self, town: int, kind: int) -> bool:
+        """Begin a perturbation (0 price spike, 1 blackout, 2 outage, 3 arranged meet) now; whether it began."""
+        now = int(self._state.town_i[town, c.TICK])
+        return bool(
+            self._kernels.begin_perturbation(self._state, self._layout, self._rules, town, kind, now)
+        )
+
+    # ---- inside ----
+
+    def _each(self, function: Any, *arguments: Any) -> None:
+        """Call a kernel for ranges of towns; the ranges go after the three packed tuples."""
+        packed, rest = arguments[:3], arguments[3:]
+        if self._pool is None:
+            function(*packed, 0, self._towns, *rest)
+            return
+        pending = [self._pool.submit(function, *packed, low, high, *rest) for low, high in self._ranges[1:]]
+        function(*packed, *self._ranges[0], *rest)
+        wait(pending)
+        for future in pending:
+            future.result()
+
+    def _rows(self, out: StepOut) -> OutArrays:
+        """Collect the caller's arrays and check each: a wrong dtype would compile a second set of kernels."""
+        observations, final = out.observations, out.final_observation
+        central = self.config.centralised_state
+        slots = self._towns * self._agents
+        rows = self._kernels.OutArrays(
+            observations["map"],
+            observations["features"],
+            observations["state"] if central else self._no_state,
+            out.action_mask,
+            out.alive,
+            out.rewards,
+            out.terminated,
+            out.truncated,
+            final["map"],
+            final["features"],
+            final["state"] if central else self._no_state,
+        )
+        shapes = self._shapes
+        flat = (slots,)
+        expected = (
+            (shapes["map"], np.uint8),
+            (shapes["features"], np.float32),
+            (shapes["state"] if central else (1, 1), np.float32),
+            ((slots, len(ACTIONS)), np.bool_),
+            (flat, np.bool_),
+            (flat, np.float32),
+            (flat, np.bool_),
+            (flat, np.bool_),
+            (shapes["map"], np.uint8),
+            (shapes["features"], np.float32),
+            (shapes["state"] if central else (1, 1), np.float32),
+        )
+        for array, (shape, dtype), name in zip(rows, expected, rows._fields, strict=True):
+            if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+                msg = f"out array {name!r}: expected contiguous {shape} {np.dtype(dtype)}, found {array.shape} {array.dtype}"
+                raise ValueError(msg)
+        return rows  # type: ignore[no-any-return]  # the module of kernels is loaded late and untyped
+
+
+def _load_kernels() -> Any:
+    """Import the kernels; say so when they must be compiled first."""
+    from townlet_sim.jit import cache_folder  # noqa: PLC0415
+
+    if not cache_folder().exists():
+        _LOG.warning("compiling the town's kernels for the first time; this takes about a minute")
+    from townlet_sim import kernels  # noqa: PLC0415
+
+    module: ModuleType = kernels
+    return module

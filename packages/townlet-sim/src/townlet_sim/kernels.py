@@ -1,0 +1,17 @@
+"""The kernels that the engine calls, in one place; importing this imports numba."""
+
+from __future__ import annotations
+
+from townlet_sim.rules.calendar import respawns
+from townlet_sim.rules.perturbations import begin_perturbation
+from townlet_sim.rules.tick import OutArrays, expert_range, publish_range, reset_range, step_range
+
+__all__ = [
+    "OutArrays",
+    "begin_perturbation",
+    "expert_range",
+    "publish_range",
+    "reset_range",
+    "respawns",
+    "step_range",
+]

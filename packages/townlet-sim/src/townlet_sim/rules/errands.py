@@ -1,0 +1,216 @@
+"""Errands: what an agent might do next, where, and the step towards it; and the expert that obeys."""
+
+from __future__ import annotations
+
+from numpy.typing import NDArray
+
+import numpy as np
+
+from townlet_sim import columns as c
+from townlet_sim.jit import kernel
+from townlet_sim.layout import LayoutArrays
+from townlet_sim.rules.actions import STEP_X, STEP_Y
+from townlet_sim.state import RuleArrays, StateArrays
+
+__all__ = ["errands", "expert", "place_of", "update_errand"]
+
+_NOWHERE = 32000
+_IDLE_RADIUS = 2
+
+
+@kernel
+def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
+    """Return the object that an errand leads to; -1 none, -2 where the agent stands."""
+    layout = s.town_i[b, c.LAYOUT]
+    if errand == c.E_EAT:
+        return -2
+    if errand == c.E_WORK:
+        return int(g.site[layout, n])
+    if errand == c.E_IDLE or errand == c.E_SLEEP:
+        return int(g.bed[layout, n])
+    kind = c.FRIDGE
+    if errand == c.E_COOK:
+        kind = c.STOVE
+    elif errand == c.E_SHOP:
+        kind = c.TILL
+    elif errand == c.E_SHOWER:
+        kind = c.SHOWER
+    return int(g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind])
+
+
+@kernel
+def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
+    place = place_of(s, g, b, n, errand)
+    if place == -2:
+        return 0
+    if place < 0:
+        return _NOWHERE
+    return int(g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]])
+
+
+@kernel
+def _food(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, emergency: bool) -> int:
+    """Return the errand that leads to food, -1 for none."""
+    if s.agent_i[b, n, c.PORTIONS] > 0:
+        return c.E_EAT
+    wallet, price = s.agent_f[b, n, c.WALLET], s.town_f[b, c.PRICE]
+    cook = -1
+    if s.town_i[b, c.PERTURBATION] != c.BLACKOUT and _path(s, g, b, n, c.E_COOK) < _NOWHERE:
+        if s.agent_i[b, n, c.INGREDIENTS] > 0:
+            cook = c.E_COOK
+        elif wallet >= r.f[c.F_INGREDIENTS_COST] * price and _path(s, g, b, n, c.E_SHOP) < _NOWHERE:
+            cook = c.E_SHOP
+    if cook >= 0 and not emergency and wallet < r.f[c.F_COOK_BASKETS] * r.f[c.F_BASKET]:
+        return cook
+    if wallet >= r.f[c.F_MEAL_COST] * price and _path(s, g, b, n, c.E_CAFE) < _NOWHERE:
+        return c.E_CAFE
+    return cook
+
+
+@kernel
+def _due(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: int) -> bool:
+    start = r.job_i[n, 0]
+    layout = s.town_i[b, c.LAYOUT]
+    if start < 0 or g.site[layout, n] < 0:
+        return False
+    if s.agent_i[b, n, c.SHIFT_OPEN] != 0:
+        return s.agent_i[b, n, c.SHIFT] != c.ABSENT
+    ahead = (start - tod) % r.i[c.I_DAY]
+    return ahead <= _path(s, g, b, n, c.E_WORK) + r.i[c.I_EARLY]
+
+
+@kernel
+def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> int:
+    af = s.agent_f[b, n]
+    best, errand = 0.0, c.E_IDLE
+    if af[c.HUNGER] < r.f[c.F_EAT_BELOW]:
+        food = _food(s, g, r, b, n, False)
+        if food >= 0:
+            ticks = r.i[c.I_EAT_TICKS]
+            if food == c.E_CAFE:
+                ticks = r.i[c.I_MEAL_TICKS]
+            elif food == c.E_COOK:
+                ticks = r.i[c.I_COOK_TICKS] + r.i[c.I_EAT_TICKS]
+            elif food == c.E_SHOP:
+                ticks = 1 + r.i[c.I_COOK_TICKS] + r.i[c.I_EAT_TICKS]
+            lack = 1.0 - af[c.HUNGER]
+            value = r.f[c.F_HUNGER_WEIGHT] * lack * lack / (_path(s, g, b, n, food) + ticks)
+            if value > best:
+                best, errand = value, food
+    price = r.f[c.F_SHOWER_COST] * s.town_f[b, c.PRICE]
+    if (
+        af[c.HYGIENE] < r.f[c.F_SHOWER_BELOW]
+        and s.town_i[b, c.PERTURBATION] != c.OUTAGE
+        and af[c.WALLET] >= price
+    ):
+        path = _path(s, g, b, n, c.E_SHOWER)
+        lack = 1.0 - af[c.HYGIENE]
+        value = r.f[c.F_HYGIENE_WEIGHT] * lack * lack / (path + r.i[c.I_SHOWER_TICKS])
+        if path < _NOWHERE and value > best:
+            best, errand = value, c.E_SHOWER
+    if af[c.ENERGY] < r.f[c.F_SLEEP_BELOW]:
+        path = _path(s, g, b, n, c.E_SLEEP)
+        lack = 1.0 - af[c.ENERGY]
+        value = r.f[c.F_ENERGY_WEIGHT] * lack * lack / (path + r.i[c.I_SLEEP_TICKS])
+        if path < _NOWHERE and value > best:
+            best, errand = value, c.E_SLEEP
+    return errand
+
+
+@kernel
+def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: int) -> int:
+    """Return the action id of the step towards an object, 0 for none."""
+    layout = s.town_i[b, c.LAYOUT]
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    here = g.dist[layout, place, y, x]
+    blocked, aside = 0, 0
+    for action in range(1, 5):
+        ny, nx = y + STEP_Y[action], x + STEP_X[action]
+        if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2] or g.walk[layout, ny, nx] == 0:
+            continue
+        empty = s.occupied[b, ny, nx] < 0
+        if g.dist[layout, place, ny, nx] < here:
+            if empty:
+                return action
+            if blocked == 0:
+                blocked = action
+        elif empty and aside == 0:
+            aside = action
+    if aside != 0 and (now + n) % 3 == 0:
+        return aside
+    return blocked
+
+
+@kernel
+def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, tod: int) -> None:
+    """Choose the errand of one living agent and its next step."""
+    ai = s.agent_i[b, n]
+    if ai[c.BUSY] == c.FREE and ai[c.QUEUE] < 0:
+        food = -1
+        if s.agent_f[b, n, c.HUNGER] < r.f[c.F_EMERGENCY]:
+            food = _food(s, g, r, b, n, True)
+        if food >= 0:
+            ai[c.ERRAND] = food
+            ai[c.ERRAND_UNTIL] = now
+        elif _due(s, g, r, b, n, tod):
+            ai[c.ERRAND] = c.E_WORK
+            ai[c.ERRAND_UNTIL] = now
+        elif ai[c.ERRAND] == c.E_WORK or now >= ai[c.ERRAND_UNTIL]:
+            ai[c.ERRAND] = _weigh(s, g, r, b, n)
+            ai[c.ERRAND_UNTIL] = now + r.i[c.I_COMMIT]
+    errand = ai[c.ERRAND]
+    place = place_of(s, g, b, n, errand)
+    ai[c.HINT] = 0
+    ai[c.REACHED] = 1
+    if place >= 0:
+        radius = 0
+        if errand == c.E_WORK:
+            radius = r.i[c.I_WORK_RADIUS]
+        elif errand == c.E_IDLE:
+            radius = _IDLE_RADIUS
+        if g.dist[s.town_i[b, c.LAYOUT], place, ai[c.Y], ai[c.X]] > radius:
+            ai[c.REACHED] = 0
+            ai[c.HINT] = _next_step(s, g, b, n, place, now)
+
+
+@kernel
+def errands(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> None:
+    """Choose errands and next steps of all agents for the tick ``now``."""
+    tod = (s.town_i[b, c.START] + now) % r.i[c.I_DAY]
+    for n in range(s.agent_i.shape[1]):
+        if s.agent_i[b, n, c.ALIVE] != 0:
+            update_errand(s, g, r, b, n, now, tod)
+
+
+@kernel
+def expert(s: StateArrays, r: RuleArrays, b: int, actions: NDArray[np.int64]) -> None:
+    """Write what the scripted expert does into ``actions`` (N,)."""
+    for n in range(s.agent_i.shape[1]):
+        ai, af, mask = s.agent_i[b, n], s.agent_f[b, n], s.mask[b, n]
+        action = c.STAY
+        if ai[c.ALIVE] == 0 or ai[c.QUEUE] >= 0:
+            pass
+        elif ai[c.BUSY] != c.FREE:
+            if ai[c.BUSY_LEFT] == 0:
+                action = c.LEAVE
+        elif ai[c.REACHED] == 0:
+            action = ai[c.HINT]
+        else:
+            errand = ai[c.ERRAND]
+            if errand == c.E_IDLE:
+                least = r.f[c.F_CHAT_ABOVE]
+                if af[c.HUNGER] > least and af[c.HYGIENE] > least and af[c.ENERGY] > least:
+                    action = c.CHAT
+            elif errand == c.E_SHOP:
+                action = c.BUY
+            elif errand == c.E_EAT:
+                action = c.EAT
+            elif errand == c.E_SLEEP:
+                action = c.SLEEP
+            elif errand == c.E_WORK:
+                action = c.WORK
+            else:
+                action = c.USE
+            if not mask[action]:
+                action = c.STAY
+        actions[n] = action

@@ -1,0 +1,119 @@
+"""Whom or what an action is for; used by masks, by the actions themselves and by features."""
+
+from __future__ import annotations
+
+from townlet_sim import columns as c
+from townlet_sim.jit import kernel
+from townlet_sim.layout import LayoutArrays
+from townlet_sim.rules.queues import affordable
+from townlet_sim.rules.ties import find
+from townlet_sim.state import RuleArrays, StateArrays
+
+__all__ = ["RING_X", "RING_Y", "at_site", "chat_partner", "hungry", "late_colleague", "till_beside", "usable_object"]
+
+RING_Y = (-1, 1, 0, 0, -1, -1, 1, 1)
+RING_X = (0, 0, 1, -1, 1, -1, 1, -1)
+
+
+@kernel
+def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int) -> int:
+    """Return the object that ``use`` is for, -1 for none: free ones first, then those with room in the queue."""
+    layout = s.town_i[b, c.LAYOUT]
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    second = -1
+    for k in range(8):
+        ny, nx = y + RING_Y[k], x + RING_X[k]
+        if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2]:
+            continue
+        thing = g.object_at[layout, ny, nx]
+        if thing < 0:
+            continue
+        kind = g.objects[layout, thing, 0]
+        if kind != c.FRIDGE and kind != c.STOVE and kind != c.SHOWER:
+            continue
+        waiting = s.object_i[b, thing, c.WAITING]
+        if waiting >= c.QUEUE_CAPACITY or not affordable(s, g, r, b, n, thing, now):
+            continue
+        if s.object_i[b, thing, c.USER] < 0 and waiting <= 0:
+            return int(thing)
+        if second < 0:
+            second = int(thing)
+    return second
+
+
+@kernel
+def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int:
+    """Return the agent that a chat is with, -1 for none (the own cooldown is not looked at)."""
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    for k in range(8):
+        ny, nx = y + RING_Y[k], x + RING_X[k]
+        if ny < 0 or nx < 0 or ny >= s.occupied.shape[1] or nx >= s.occupied.shape[2]:
+            continue
+        m = s.occupied[b, ny, nx]
+        if m < 0 or s.agent_i[b, m, c.BUSY] != c.FREE or now < s.agent_i[b, m, c.CHAT_READY]:
+            continue
+        own, theirs = find(s, b, n, m), find(s, b, m, n)
+        if own >= 0 and s.tie[b, n, own, c.RIVALRY] >= r.f[c.F_AVOID]:
+            continue
+        if theirs >= 0 and s.tie[b, m, theirs, c.RIVALRY] >= r.f[c.F_AVOID]:
+            continue
+        return int(m)
+    return -1
+
+
+@kernel
+def hungry(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
+    """Return the agent that a meal is shared with, -1 for none."""
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    for k in range(8):
+        ny, nx = y + RING_Y[k], x + RING_X[k]
+        if ny < 0 or nx < 0 or ny >= s.occupied.shape[1] or nx >= s.occupied.shape[2]:
+            continue
+        m = s.occupied[b, ny, nx]
+        if (
+            m >= 0
+            and s.agent_i[b, m, c.BUSY] == c.FREE
+            and s.agent_i[b, m, c.QUEUE] < 0
+            and s.agent_f[b, m, c.HUNGER] < r.f[c.F_SHARE_BELOW]
+        ):
+            return int(m)
+    return -1
+
+
+@kernel
+def at_site(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> bool:
+    """Whether n is at the site of its job."""
+    layout = s.town_i[b, c.LAYOUT]
+    site = g.site[layout, n]
+    if site < 0:
+        return False
+    return g.dist[layout, site, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]] <= r.i[c.I_WORK_RADIUS]
+
+
+@kernel
+def late_colleague(s: StateArrays, r: RuleArrays, b: int, n: int, acting: bool) -> int:
+    """Return the lowest slot of n's crew that is late and away, -1 for none.
+
+    ``acting``: within a tick, the tick before counts as well.
+    """
+    stride = r.i[c.I_CREW]
+    for m in range(n % stride, s.agent_i.shape[1], stride):
+        if (
+            m != n
+            and s.agent_i[b, m, c.ALIVE] != 0
+            and s.agent_i[b, m, c.SHIFT_OPEN] != 0
+            and s.agent_i[b, m, c.SHIFT] == c.LATE
+            and s.agent_i[b, m, c.WORKED] == 0
+            and (not acting or s.agent_i[b, m, c.WORKED_LAST] == 0)
+        ):
+            return int(m)
+    return -1
+
+
+@kernel
+def till_beside(s: StateArrays, g: LayoutArrays, b: int, n: int) -> bool:
+    """Whether n stands beside a till."""
+    layout = s.town_i[b, c.LAYOUT]
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    till = g.near[layout, y, x, c.TILL]
+    return till >= 0 and g.dist[layout, till, y, x] == 0

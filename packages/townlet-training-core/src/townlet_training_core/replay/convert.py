@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from townlet_training_core.replay.sample import ReplaySample
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import STEP_COLUMNS, TransitionDataset, Transitions
 
-__all__ = ["sample_spec", "samples_from_transitions", "transitions_from_samples"]
+__all__ = ["Survey", "sample_spec", "samples_from_transitions", "survey_samples", "transitions_from_samples"]
 
 _EXTRA_OBSERVATION = "observation/"
 _FINAL = "final_observation/"
@@ -47,12 +48,53 @@ def sample_spec(sample: ReplaySample, *, action_dim: int) -> DataSpec:
     )
 
 
-def transitions_from_samples(samples: Iterable[ReplaySample], *, label: str = "replay") -> Transitions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What holds for a set of samples as a whole: the action space, and the columns that no policy filled."""
+
+    spec: DataSpec
+    absent: frozenset[str]
+
+
+def survey_samples(samples: Iterable[ReplaySample], *, label: str = "replay") -> Survey:
+    """Look at samples one by one, keeping none.
+
+    The size of the action space is the metadata's, the largest over the samples, and never less than the largest
+    action plus one. Log-probabilities and values are absent when every sample's metadata lists them under
+    ``absent``, or when they are zero throughout (old scripted captures).
+
+    Raises
+    ------
+    DataError
+        When there are no samples.
+    """
+    first: ReplaySample | None = None
+    action_dim, filled = 0, False
+    said: set[str] | None = None
+    for sample in samples:
+        first = first or sample
+        action_dim = max(action_dim, _action_dim(sample), int(sample.actions.max(initial=-1)) + 1)
+        filled = filled or bool(sample.old_log_probs.any() or sample.value_preds.any())
+        here = set(sample.metadata.get("absent") or ()) & {"log_probs", "values"}
+        said = here if said is None else said & here
+    if first is None or said is None:
+        msg = f"dataset {label!r} contains no samples"
+        raise DataError(msg)
+    hidden = said if filled or said else {"log_probs", "values"}
+    if "values" in hidden:
+        hidden = hidden | {"next_values"}
+    return Survey(spec=sample_spec(first, action_dim=action_dim), absent=frozenset(hidden))
+
+
+def transitions_from_samples(
+    samples: Iterable[ReplaySample], *, label: str = "replay", survey: Survey | None = None
+) -> Transitions:
     """Join samples into a table; each is one trajectory.
 
-    Log-probabilities and values that are zero throughout every sample (old scripted captures) or that the metadata
-    lists under ``absent`` are left out of ``columns``. The size of the action space is the metadata's, the largest
-    over the samples, and never less than the largest action plus one.
+    Parameters
+    ----------
+    survey:
+        Of the larger set that these samples are a part of; by default they are surveyed themselves.
 
     Raises
     ------
@@ -60,27 +102,21 @@ def transitions_from_samples(samples: Iterable[ReplaySample], *, label: str = "r
         When there are no samples, or their observations or extra arrays differ.
     """
     listed = list(samples)
-    if not listed:
-        msg = f"dataset {label!r} contains no samples"
-        raise DataError(msg)
-    action_dim = max(max(_action_dim(sample), int(sample.actions.max(initial=-1)) + 1) for sample in listed)
-    spec = sample_spec(listed[0], action_dim=action_dim)
+    survey = survey or survey_samples(listed, label=label)
     parts = [_columns(sample, label=f"{label}[{number}]") for number, sample in enumerate(listed)]
     for number, part in enumerate(parts):
         _check_alike(parts[0], part, label=f"{label}[{number}]")
-    data = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    hidden = _absent(listed, data)
     final_names = [name for name in listed[0].extras if name.startswith(_FINAL)]
     return Transitions(
-        spec=spec,
-        data={name: column for name, column in data.items() if name not in hidden},
+        spec=survey.spec,
+        data={name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name not in survey.absent},
         offsets=np.concatenate([[0], np.cumsum([sample.timesteps for sample in listed])]).astype(np.int64),
         slots=np.array([int(sample.metadata.get("slot", -1)) for sample in listed], np.int64),
         final={
             name.removeprefix(_FINAL): np.concatenate([sample.extras[name] for sample in listed])
             for name in final_names
         },
-        records=tuple(_record(sample, hidden) for sample in listed),
+        records=tuple(_record(sample, survey.absent) for sample in listed),
         label=label,
     )
 
@@ -130,17 +166,6 @@ def _check_alike(first: Mapping[str, NDArray[Any]], part: Mapping[str, NDArray[A
                 f"has {expected[0]} and {expected[1]}; convert them apart"
             )
             raise DataError(msg)
-
-
-def _absent(samples: Sequence[ReplaySample], data: Mapping[str, NDArray[Any]]) -> frozenset[str]:
-    """Return the columns that no policy filled."""
-    said = [set(sample.metadata.get("absent") or ()) for sample in samples]
-    hidden = set.intersection(*said)
-    if not hidden and not any(data[name].any() for name in ("log_probs", "values", "next_values")):
-        hidden = {"log_probs", "values"}
-    if "values" in hidden:
-        hidden.add("next_values")
-    return frozenset(hidden)
 
 
 def _record(sample: ReplaySample, hidden: frozenset[str]) -> dict[str, Any]:

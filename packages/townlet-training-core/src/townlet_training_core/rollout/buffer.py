@@ -166,14 +166,14 @@ class RolloutBuffer:
             final_observation=self.final_observation,
         )
 
-    def begin(self) -> None:
-        """Make the last row the first one, as the next rollout goes on from there."""
+    def begin(self, last: int) -> None:
+        """Make row ``last`` the first one, as the next rollout goes on from there."""
         for column in self.observations.values():
-            column[0] = column[-1]
+            column[0] = column[last]
         if self.masked:
-            self.action_mask[0] = self.action_mask[-1]
-        self.alive[0] = self.alive[-1]
-        self.episode_starts[0] = self.episode_starts[-1]
+            self.action_mask[0] = self.action_mask[last]
+        self.alive[0] = self.alive[last]
+        self.episode_starts[0] = self.episode_starts[last]
 
     def keep_finals(self, step: int, ended: BoolArray) -> None:
         """Copy the last observations of the episodes that ended in ``step``, ``(S,)``."""
@@ -203,35 +203,47 @@ class RolloutBuffer:
         """Allocate a (T, S) float32 column."""
         return np.zeros((self.steps, self.slots), np.float32)
 
-    def finish_values(self, last: FloatArray) -> None:
+    def finish_values(self, last: FloatArray, *, steps: int) -> None:
         """Fill ``next_values`` for steps after which the episode went on; ended ones are already in place.
 
         Parameters
         ----------
         last:
             Values of the observations after the last step, ``(S,)``.
+        steps:
+            Steps that were collected, at most T.
         """
         if self.values is None or self.next_values is None:
             return
-        ended = self.terminated | self.truncated
-        np.copyto(self.next_values[:-1], self.values[1:], where=~ended[:-1])
-        np.copyto(self.next_values[-1], last, where=~ended[-1])
+        went_on = ~(self.terminated | self.truncated)
+        np.copyto(self.next_values[: steps - 1], self.values[1:steps], where=went_on[: steps - 1])
+        np.copyto(self.next_values[steps - 1], last, where=went_on[steps - 1])
 
-    def arrays(self, *, initial_state: Mapping[str, NDArray[Any]] | None = None) -> RolloutArrays:
-        """Return the T decided rows as the learner consumes them: views, overwritten by the next rollout."""
+    def arrays(
+        self, *, steps: int | None = None, initial_state: Mapping[str, NDArray[Any]] | None = None
+    ) -> RolloutArrays:
+        """Return the first ``steps`` (by default T) decided rows as the learner consumes them.
+
+        They are views, overwritten by the next rollout.
+        """
+        count = self.steps if steps is None else steps
+
+        def head(column: NDArray[Any] | None) -> Any:
+            return None if column is None else column[:count]
+
         return RolloutArrays(
-            observations={name: column[:-1] for name, column in self.observations.items()},
-            action_mask=self.action_mask[:-1] if self.masked else None,
-            actions=self.actions,
-            valid=self.alive[:-1],
-            rewards=self.rewards,
-            terminated=self.terminated,
-            truncated=self.truncated,
-            episode_starts=self.episode_starts[:-1],
-            log_probs=self.log_probs,
-            values=self.values,
-            next_values=self.next_values,
-            from_expert=self.from_expert,
-            expert_actions=self.expert_actions,
+            observations={name: head(column) for name, column in self.observations.items()},
+            action_mask=head(self.action_mask) if self.masked else None,
+            actions=head(self.actions),
+            valid=head(self.alive),
+            rewards=head(self.rewards),
+            terminated=head(self.terminated),
+            truncated=head(self.truncated),
+            episode_starts=head(self.episode_starts),
+            log_probs=head(self.log_probs),
+            values=head(self.values),
+            next_values=head(self.next_values),
+            from_expert=head(self.from_expert),
+            expert_actions=head(self.expert_actions),
             initial_state=dict(initial_state or {}),
         )

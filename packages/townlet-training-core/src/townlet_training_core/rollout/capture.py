@@ -137,6 +137,7 @@ class RolloutCollector:
         self._blend_stream = generator(seed, "rollout", "blend")
         self._meter = _EpisodeMeter(self.buffer.slots)
         self._started = False
+        self._last = steps
         policy.bind(simulation)
 
     @property
@@ -175,18 +176,23 @@ class RolloutCollector:
     @property
     def current(self) -> StepArrays:
         """What is seen now: the row that the next :meth:`collect` decides on first."""
-        return self.buffer.rows[-1]
+        return self.buffer.rows[self._last]
 
     def reset(self) -> None:
         """Begin new episodes everywhere from the collector's seed; called by the first :meth:`collect`."""
-        self._simulation.reset(seed=self._seed, out=self.buffer.rows[-1])
-        self.buffer.episode_starts[-1] = True
+        self._simulation.reset(seed=self._seed, out=self.current)
+        self.buffer.episode_starts[self._last] = True
         self._meter = _EpisodeMeter(self.buffer.slots)
         self._policy.reset(None)
         self._started = True
 
-    def collect(self) -> RolloutArrays:
+    def collect(self, steps: int | None = None) -> RolloutArrays:
         """Collect T steps of every slot.
+
+        Parameters
+        ----------
+        steps:
+            Collect fewer than T.
 
         Returns
         -------
@@ -194,22 +200,27 @@ class RolloutCollector:
             Views of the buffer: the next call overwrites them. ``log_probs``, ``values``, ``next_values``,
             ``from_expert`` and ``expert_actions`` are ``None`` where there are none.
         """
+        buffer, policy = self.buffer, self._policy
+        count = buffer.steps if steps is None else steps
+        if not 1 <= count <= buffer.steps:
+            msg = f"steps={count!r}: the buffer holds between 1 and {buffer.steps}"
+            raise ConfigurationError(msg)
         if not self._started:
             self.reset()
-        buffer, policy = self.buffer, self._policy
-        buffer.begin()
+        buffer.begin(self._last)
+        self._last = count
         buffer.events.clear()
         buffer.finals.clear()
         self._meter.begin()
         self._prepare_expert_columns()
         state = policy.recurrent_state() if isinstance(policy, RecurrentPolicy) else {}
-        for step in range(buffer.steps):
+        for step in range(count):
             self._decide(step)
             self._advance(step)
         if buffer.values is not None:
-            last = policy.values(buffer.views[-1])
-            buffer.finish_values(_float_row(last, buffer.slots, what="values()"))
-        return buffer.arrays(initial_state=state)
+            last = policy.values(buffer.views[count])
+            buffer.finish_values(_float_row(last, buffer.slots, what="values()"), steps=count)
+        return buffer.arrays(steps=count, initial_state=state)
 
     def _prepare_expert_columns(self) -> None:
         buffer = self.buffer
@@ -282,7 +293,7 @@ class RolloutCollector:
             "episodes/lengths": self._meter.lengths.copy(),
             "current/action_mask": current.action_mask.copy(),
             "current/alive": current.alive.copy(),
-            "current/episode_starts": self.buffer.episode_starts[-1].copy(),
+            "current/episode_starts": self.buffer.episode_starts[self._last].copy(),
         }
         saved |= {f"observations/{name}": array.copy() for name, array in current.observations.items()}
         saved |= {f"simulation/{name}": array for name, array in self._simulation.save_state().items()}
@@ -305,7 +316,7 @@ class RolloutCollector:
                 array[...] = _fitting(state, f"observations/{name}", array)
             current.action_mask[...] = _fitting(state, "current/action_mask", current.action_mask)
             current.alive[...] = _fitting(state, "current/alive", current.alive)
-            buffer.episode_starts[-1] = _fitting(state, "current/episode_starts", current.alive)
+            buffer.episode_starts[self._last] = _fitting(state, "current/episode_starts", current.alive)
             meter = _EpisodeMeter(buffer.slots)
             meter.returns[...] = _fitting(state, "episodes/returns", meter.returns)
             meter.lengths[...] = _fitting(state, "episodes/lengths", meter.lengths)

@@ -80,7 +80,7 @@ setup: .venv/.set-up ## make the environment (.venv) with every package and tool
 .PHONY: test
 test: setup .venv-core/.set-up ## all tests with torch (branch coverage, floors), then the torch-free matrix
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) --cov --cov-report=
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=
 	@$(BIN)/python tests/coverage_floor.py
 	@$(MAKE) --no-print-directory test-core
 
@@ -88,23 +88,24 @@ test: setup .venv-core/.set-up ## all tests with torch (branch coverage, floors)
 test-core: .venv-core/.set-up ## the tests of core, town and façade in an environment without torch
 	@.venv-core/bin/python -c 'import importlib.util as u; assert u.find_spec("torch") is None, "torch is installed in .venv-core"'
 	@echo 'without torch:' >&2
-	@OMP_NUM_THREADS=1 .venv-core/bin/pytest -q -n $(WORKERS) $(addprefix packages/,$(TORCH_FREE)) tests
+	@OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -q -n $(WORKERS) $(addprefix packages/,$(TORCH_FREE)) tests
 
 .PHONY: matrix
 matrix: uv.lock ## core and town on Python 3.12 and 3.13, where those are installed
-	@for version in 3.12 3.13; do \
+	@failed=; for version in 3.12 3.13; do \
 	  python="$$($(UV) python find -q --no-project $$version 2>/dev/null \
 	    || compgen -G "$${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python" | tail -n 1 || true)"; \
 	  if [ -z "$$python" ]; then echo "Python $$version is not here: skipped"; continue; fi; \
 	  echo "Python $$version:"; \
 	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) sync -q --python "$$python" \
-	    --package townlet-training-core --package townlet-sim --group test; \
-	  OMP_NUM_THREADS=1 .venv-$$version/bin/pytest -q -n $(WORKERS) packages/townlet-training-core packages/townlet-sim; \
-	done
+	    --package townlet-training-core --package townlet-sim --package townlet-test-plugin --group test; \
+	  OMP_NUM_THREADS=1 .venv-$$version/bin/python -m pytest -q -n $(WORKERS) \
+	    packages/townlet-training-core packages/townlet-sim packages/townlet-test-plugin || failed="$$failed $$version"; \
+	done; [ -z "$$failed" ] || { echo "failed on Python$$failed" >&2; exit 1; }
 
 .PHONY: deep
 deep: setup ## what is too long for `test`: kills, fuzzing, learning over several seeds
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) -m deep --timeout 3600 --ignore tests/test_wheels.py
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m deep --timeout 3600 --ignore tests/test_wheels.py
 
 # -------------------------------------------------------------------------------------------------- checks
 .PHONY: lint
@@ -149,7 +150,7 @@ wheels: setup ## build the wheels (dist/) and try them in fresh environments out
 	@rm -rf dist
 	@$(UV) build -q --all-packages --no-sources
 	@rm -f dist/townlet_test_plugin*
-	@TOWNLET_DIST=dist UV=$(abspath $(UV)) $(BIN)/pytest -q -m deep --timeout 900 tests/test_wheels.py
+	@TOWNLET_DIST=dist UV=$(abspath $(UV)) $(BIN)/python -m pytest -q -m deep --timeout 900 tests/test_wheels.py
 
 .PHONY: requirements
 requirements: uv.lock ## export the pinned, hashed requirements/*.txt for audited installs

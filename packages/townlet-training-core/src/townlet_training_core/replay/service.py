@@ -1,20 +1,80 @@
-"""The replay service: what a strategy or a command asks for when it wants data that exists."""
+"""The replay service: one door to replay data, whatever it is stored in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from townlet_training_core.errors import DataError, MissingFileError
+from townlet_training_core.config.models import TrainingConfig
+from townlet_training_core.errors import ConfigurationError, DataError
 from townlet_training_core.replay.dataset import InMemoryReplayDataset, ReplayDataset, ReplayDatasetConfig
 from townlet_training_core.replay.npz import load_replay_sample
 from townlet_training_core.replay.openers import open_transitions, replay_kind
 from townlet_training_core.replay.sample import ReplayBatch, build_batch
 from townlet_training_core.replay.transitions import TransitionDataset
 
-__all__ = ["ReplayService", "summarize_batch"]
+__all__ = ["ReplayService", "summarize_batch", "summarize_dataset", "summarize_pairs"]
+
+
+class ReplayService:
+    """Resolves and opens replay data.
+
+    Parameters
+    ----------
+    config:
+        ``training.replay_manifest`` is what is meant where nothing is named.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+
+    def resolve(self, source: Path | None = None) -> Path:
+        """Return the path of the data that is meant: a store, manifest, capture directory or npz file.
+
+        Raises
+        ------
+        ConfigurationError
+            When nothing is named and the configuration names nothing.
+        MissingFileError
+            When it does not exist, or is a folder without replay data.
+        """
+        path = source if source is not None else self.config.training.replay_manifest
+        if path is None:
+            msg = "no replay data: name a manifest (--manifest) or set training.replay_manifest"
+            raise ConfigurationError(msg)
+        return replay_kind(Path(path))[1]
+
+    def dataset(self, source: Path | None = None, *, batch_size: int = 1, streaming: bool = False) -> ReplayDataset:
+        """Open a manifest or capture directory as batches of whole trajectories.
+
+        Raises
+        ------
+        DataError
+            When the data is a shard store, which has no files of single trajectories.
+        """
+        path = self.resolve(source)
+        kind, _ = replay_kind(path)
+        if kind == "store":
+            msg = f"{str(path)!r} is a shard store: open it by transitions(), or convert it to npz"
+            raise DataError(msg)
+        if kind == "npz":
+            config = ReplayDatasetConfig([(path, None)], batch_size=batch_size, streaming=streaming, label=path.stem)
+        elif source is not None and Path(source).is_dir():
+            config = ReplayDatasetConfig.from_manifest(path, batch_size=batch_size, streaming=streaming)
+            config.label = Path(source).name
+        else:
+            config = ReplayDatasetConfig.from_manifest(path, batch_size=batch_size, streaming=streaming)
+        return ReplayDataset(config)
+
+    def transitions(self, source: Path | None = None) -> TransitionDataset:
+        """Open replay data as a table of single transitions; a shard store is mapped, whatever its size.
+
+        A URL (``s3://...``) names a shard store behind fsspec.
+        """
+        if source is not None and "://" in str(source):
+            return open_transitions(str(source))
+        return open_transitions(self.resolve(source))
 
 
 def summarize_batch(batch: ReplayBatch, batch_index: int = 1) -> dict[str, Any]:
@@ -27,80 +87,23 @@ def summarize_batch(batch: ReplayBatch, batch_index: int = 1) -> dict[str, Any]:
     return summary | {f"conflict.{name}": value for name, value in batch.conflict_stats().items()}
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayService:
-    """Opens and describes replay data.
+def summarize_pairs(pairs: Iterable[tuple[Path, Path | None]]) -> dict[str, Any]:
+    """Describe several files as one batch."""
+    return summarize_batch(build_batch([load_replay_sample(sample, meta) for sample, meta in pairs]))
 
-    Parameters
-    ----------
-    default_manifest:
-        Taken where none is named.
+
+def summarize_dataset(dataset: ReplayDataset | InMemoryReplayDataset) -> dict[str, Any]:
+    """Describe the last batch of a dataset.
+
+    Raises
+    ------
+    DataError
+        When it yields no batch.
     """
-
-    default_manifest: Path | None = None
-
-    def open(self, source: Path | str | None = None) -> TransitionDataset:
-        """Open a store, manifest, capture directory, npz file or store URL as a table of transitions.
-
-        Raises
-        ------
-        MissingFileError, DataError
-            When there is nothing to open, or it is unsound.
-        """
-        if source is not None and "://" in str(source):
-            return open_transitions(source)
-        return open_transitions(self.resolve_manifest(source))
-
-    def check(self, source: Path | str | None = None) -> None:
-        """Check early that there is something to open; reads nothing but names."""
-        if source is None or "://" not in str(source):
-            replay_kind(self.resolve_manifest(source))
-
-    def resolve_manifest(self, manifest: Path | str | None) -> Path:
-        """Return the given path or the default.
-
-        Raises
-        ------
-        MissingFileError
-            When neither is given, or it does not exist.
-        """
-        path = self.default_manifest if manifest is None else Path(manifest)
-        if path is None:
-            msg = "no replay data is named: give a manifest, or set training.replay_manifest"
-            raise MissingFileError(msg)
-        if not path.exists():
-            raise MissingFileError(str(path))
-        return path
-
-    def build_dataset(self, config: ReplayDatasetConfig | Path | str | None = None) -> ReplayDataset:
-        """Build batches of whole trajectories from a configuration, a manifest or a capture directory."""
-        if isinstance(config, ReplayDatasetConfig):
-            return ReplayDataset(config)
-        path = self.resolve_manifest(config)
-        if path.is_dir():
-            return ReplayDataset(ReplayDatasetConfig.from_capture_dir(path))
-        return ReplayDataset(ReplayDatasetConfig.from_manifest(path))
-
-    def summarize_sample(self, sample_path: Path, meta_path: Path | None = None) -> dict[str, Any]:
-        """Describe one file."""
-        return summarize_batch(build_batch([load_replay_sample(sample_path, meta_path)]))
-
-    def summarize_batch_pairs(self, pairs: Iterable[tuple[Path, Path | None]]) -> dict[str, Any]:
-        """Describe several files as one batch."""
-        return summarize_batch(build_batch([load_replay_sample(sample, meta) for sample, meta in pairs]))
-
-    def summarize_dataset(self, dataset: ReplayDataset | InMemoryReplayDataset) -> dict[str, Any]:
-        """Describe the last batch of a dataset.
-
-        Raises
-        ------
-        DataError
-            When it yields no batch.
-        """
-        summary: dict[str, Any] | None = None
-        for number, batch in enumerate(dataset, start=1):
-            summary = summarize_batch(batch, number)
-        if summary is None:
-            msg = "Replay dataset yielded no batches"
-            raise DataError(msg)
-        return summary
+    summary: dict[str, Any] | None = None
+    for number, batch in enumerate(dataset, start=1):
+        summary = summarize_batch(batch, number)
+    if summary is None:
+        msg = "Replay dataset yielded no batches"
+        raise DataError(msg)
+    return summary

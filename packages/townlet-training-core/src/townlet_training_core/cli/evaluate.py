@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
-from townlet_training_core.cli.tables import interval_text
+from townlet_training_core.cli.tables import interval_text, results_table
 from townlet_training_core.config.loader import load_config
 from townlet_training_core.dto.evaluation import EvaluationResult, PairedComparison
 from townlet_training_core.errors import ConfigurationError
@@ -97,31 +96,6 @@ def evaluate(
         console.print(comparison_line(comparison), markup=False, soft_wrap=True)
 
 
-def results_table(results: list[EvaluationResult]) -> Table:
-    """Lay results out: one policy a row."""
-    first = results[0]
-    kpis = list(dict.fromkeys(name for result in results for name in result.kpis))
-    level = f"{first.summary.mean.confidence:.0%}"
-    table = Table(
-        "policy",
-        f"mean return [{level}]",
-        f"IQM [{level}]",
-        "length",
-        *kpis,
-        title=f"{first.simulation}, {len(first.returns)} episodes each on the same seeds",
-    )
-    for result in results:
-        values = (result.kpis.get(name, ()) for name in kpis)
-        table.add_row(
-            result.label,
-            interval_text(result.summary.mean),
-            interval_text(result.summary.iqm),
-            f"{sum(result.lengths) / len(result.lengths):.0f}",
-            *(_mean_text(column) for column in values),
-        )
-    return table
-
-
 def comparison_line(comparison: PairedComparison) -> str:
     """Say in one line how two policies compare."""
     difference, better = comparison.difference, comparison.probability_of_improvement
@@ -169,8 +143,3 @@ def _labels(specs: list[str]) -> dict[str, str]:
         msg = f"policies {specs!r} cannot be told apart by name; give different paths"
         raise ConfigurationError(msg)
     return labels
-
-
-def _mean_text(values: tuple[float, ...]) -> str:
-    known = [value for value in values if value == value]  # NaN: the episode was cut
-    return f"{sum(known) / len(known):.3g}" if known else ""

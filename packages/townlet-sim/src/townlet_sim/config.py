@@ -216,7 +216,7 @@ class Rewards(_Section):
     no_chat_above_deficit: Unit = Field(0.85, description="No social bonus while any deficit is above this.")
     no_positive_within_death_ticks: int = Field(10, ge=0, le=200, description="No positive sum for so long after an exit.")
     clip_per_tick: float = Field(0.2, gt=0.0, le=1.0, description="Bound on the sum of running terms.")
-    clip_per_episode: float = Field(50.0, gt=0.0, le=1000.0, description="Bound on the sum of running terms over an episode.")
+    clip_per_episode: float = Field(200.0, gt=0.0, le=1000.0, description="Bound on the sum of running terms over an episode.")
     shaping: bool = Field(False, description="Potential-based shaping with -sum of weighted deficits (Ng et al. 1999).")
     shaping_gamma: Unit = Field(0.99, description="Discount of the potential.")
 

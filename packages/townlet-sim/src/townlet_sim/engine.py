@@ -166,10 +166,11 @@ class TownBatch:
             rules_hash=rules_hash(config),
             versions={"observations": f"{config.observation}-{FEATURES_VERSION}", "actions": ACTIONS_VERSION},
         )
+        self._no_actions = np.zeros(num_envs * agents, np.int64)
         self._no_state = np.zeros((1, 1), np.float32)
         self._shapes = {name: (num_envs * agents, *spec.shape) for name, spec in observations.items()}
         workers = min(threads, num_envs) if num_envs * agents >= _THREADS_PAY_FROM else 1
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="town") if workers > 1 else None
+        self._pool = ThreadPoolExecutor(workers - 1, thread_name_prefix="town") if workers > 1 else None
         bounds = [num_envs * k // workers for k in range(workers + 1)]
         self._ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
         self._started = False
@@ -237,7 +238,7 @@ class TownBatch:
             msg = f"expected one seed or {self._towns} seeds in 0 .. 2**64 - 1, found {seed!r}"
             raise ValueError(msg)
         self._state.town_u[:, c.SEED] = np.array([int(value) for value in seeds], np.uint64)
-        self._each(self._kernels.reset_range, self._state, self._layout, self._rules, self._rows(out))
+        self._run(self._no_actions, self._rows(out), 1)
         self._started = True
 
     def step(self, actions: NDArray[Any], out: StepOut) -> None:
@@ -251,10 +252,7 @@ class TownBatch:
         if actions.shape != rows.rewards.shape:
             msg = f"actions: expected shape {rows.rewards.shape}, found {actions.shape}"
             raise ValueError(msg)
-        if self._pool is None:
-            self._kernels.step_range(self._state, self._layout, self._rules, 0, self._towns, actions, rows)
-        else:
-            self._each(self._kernels.step_range, self._state, self._layout, self._rules, actions, rows)
+        self._run(actions, rows, 0)
 
     def save_state(self) -> dict[str, NDArray[Any]]:
         """Return copies of everything that the future depends on."""
@@ -282,7 +280,7 @@ class TownBatch:
         for name, array in self._state._asdict().items():
             array[...] = state[name]
         self._started = True
-        self._each(self._kernels.publish_range, self._state, self._layout, self._rules, self._rows(out))
+        self._run(self._no_actions, self._rows(out), 2)
 
     def expert_actions(self) -> NDArray[np.int64]:
         """Return the scripted expert's action for every slot, ``(S,)``; inside the mask, and without any effect."""
@@ -349,7 +347,7 @@ class TownBatch:
 
     def publish(self, out: StepOut) -> None:
         """Rewrite observations, masks and alive rows after the state was edited from outside."""
-        self._each(self._kernels.publish_range, self._state, self._layout, self._rules, self._rows(out))
+        self._run(self._no_actions, self._rows(out), 2)
 
     def enter_agent(self, town: int, slot: int) -> None:
         """Let a new agent enter an empty slot now (a scenario's arrival); call :meth:`publish` afterwards."""
@@ -369,14 +367,17 @@ class TownBatch:
 
     # ---- inside ----
 
-    def _each(self, function: Any, *arguments: Any) -> None:
-        """Call a kernel for ranges of towns; the ranges go after the three packed tuples."""
-        packed, rest = arguments[:3], arguments[3:]
+    def _run(self, actions: NDArray[np.int64], rows: OutArrays, mode: int) -> None:
+        """Step (0), reset (1) or observe (2) all towns, in ranges when there are workers."""
+        run = self._kernels.run_range
         if self._pool is None:
-            function(*packed, 0, self._towns, *rest)
+            run(self._state, self._layout, self._rules, 0, self._towns, actions, rows, mode)
             return
-        pending = [self._pool.submit(function, *packed, low, high, *rest) for low, high in self._ranges[1:]]
-        function(*packed, *self._ranges[0], *rest)
+        pending = [
+            self._pool.submit(run, self._state, self._layout, self._rules, low, high, actions, rows, mode)
+            for low, high in self._ranges[1:]
+        ]
+        run(self._state, self._layout, self._rules, *self._ranges[0], actions, rows, mode)
         wait(pending)
         for future in pending:
             future.result()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from townlet_sim.rules.calendar import respawns
 from townlet_sim.rules.perturbations import begin_perturbation
-from townlet_sim.rules.tick import OutArrays, expert_range, publish_range, reset_range, step_range
+from townlet_sim.rules.tick import OutArrays, expert_range, run_range
 
 __all__ = [
     "OutArrays",
     "begin_perturbation",
     "expert_range",
-    "publish_range",
-    "reset_range",
     "respawns",
-    "step_range",
+    "run_range",
 ]

@@ -131,6 +131,10 @@ def _move(s: StateArrays, r: RuleArrays, b: int, n: int, action: int, actions: N
         s.agent_i[b, m, c.LAST_OK] = 1
         s.agent_i[b, m, c.LAST_TICKS] = 1
         return True
+    if actions[m] == c.STAY and s.agent_i[b, m, c.BUSY] == c.FREE and s.agent_i[b, m, c.QUEUE] < 0:
+        _step_to(s, r, b, n, ny, nx, now)  # who merely stands lets others pass
+        _step_to(s, r, b, m, y, x, now)
+        return True
     return False
 
 

@@ -80,9 +80,12 @@ def _due(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: in
 
 
 @kernel
-def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> int:
+def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: int) -> int:
     af = s.agent_f[b, n]
     best, errand = 0.0, c.E_IDLE
+    spare = _NOWHERE
+    if r.job_i[n, 0] >= 0 and s.agent_i[b, n, c.SHIFT_OPEN] == 0:
+        spare = (r.job_i[n, 0] - tod) % r.i[c.I_DAY] - _path(s, g, b, n, c.E_WORK) - r.i[c.I_EARLY]
     if af[c.HUNGER] < r.f[c.F_EAT_BELOW]:
         food = _food(s, g, r, b, n, False)
         if food >= 0:
@@ -94,8 +97,9 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> in
             elif food == c.E_SHOP:
                 ticks = 1 + r.i[c.I_COOK_TICKS] + r.i[c.I_EAT_TICKS]
             lack = 1.0 - af[c.HUNGER]
-            value = r.f[c.F_HUNGER_WEIGHT] * lack * lack / (_path(s, g, b, n, food) + ticks)
-            if value > best:
+            time = _path(s, g, b, n, food) + ticks
+            value = r.f[c.F_HUNGER_WEIGHT] * lack * lack / time
+            if time <= spare and value > best:
                 best, errand = value, food
     price = r.f[c.F_SHOWER_COST] * s.town_f[b, c.PRICE]
     if (
@@ -105,8 +109,9 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> in
     ):
         path = _path(s, g, b, n, c.E_SHOWER)
         lack = 1.0 - af[c.HYGIENE]
-        value = r.f[c.F_HYGIENE_WEIGHT] * lack * lack / (path + r.i[c.I_SHOWER_TICKS])
-        if path < _NOWHERE and value > best:
+        time = path + r.i[c.I_SHOWER_TICKS]
+        value = r.f[c.F_HYGIENE_WEIGHT] * lack * lack / time
+        if path < _NOWHERE and time <= spare and value > best:
             best, errand = value, c.E_SHOWER
     if af[c.ENERGY] < r.f[c.F_SLEEP_BELOW]:
         path = _path(s, g, b, n, c.E_SLEEP)
@@ -123,7 +128,7 @@ def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now:
     layout = s.town_i[b, c.LAYOUT]
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
     here = g.dist[layout, place, y, x]
-    blocked, aside = 0, 0
+    blocked, aside, least = 0, 0, 1 << 30
     for action in range(1, 5):
         ny, nx = y + STEP_Y[action], x + STEP_X[action]
         if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2] or g.walk[layout, ny, nx] == 0:
@@ -134,8 +139,8 @@ def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now:
                 return action
             if blocked == 0:
                 blocked = action
-        elif empty and aside == 0:
-            aside = action
+        elif empty and g.dist[layout, place, ny, nx] < least:
+            aside, least = action, int(g.dist[layout, place, ny, nx])
     if aside != 0 and (now + n) % 3 == 0:
         return aside
     return blocked
@@ -145,7 +150,7 @@ def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now:
 def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, tod: int) -> None:
     """Choose the errand of one living agent and its next step."""
     ai = s.agent_i[b, n]
-    if ai[c.BUSY] == c.FREE and ai[c.QUEUE] < 0:
+    if (ai[c.BUSY] == c.FREE and ai[c.QUEUE] < 0) or ai[c.BUSY] == c.SLEEPING:
         food = -1
         if s.agent_f[b, n, c.HUNGER] < r.f[c.F_EMERGENCY]:
             food = _food(s, g, r, b, n, True)
@@ -155,8 +160,8 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
         elif _due(s, g, r, b, n, tod):
             ai[c.ERRAND] = c.E_WORK
             ai[c.ERRAND_UNTIL] = now
-        elif ai[c.ERRAND] == c.E_WORK or now >= ai[c.ERRAND_UNTIL]:
-            ai[c.ERRAND] = _weigh(s, g, r, b, n)
+        elif ai[c.BUSY] == c.FREE and (ai[c.ERRAND] == c.E_WORK or now >= ai[c.ERRAND_UNTIL]):
+            ai[c.ERRAND] = _weigh(s, g, r, b, n, tod)
             ai[c.ERRAND_UNTIL] = now + r.i[c.I_COMMIT]
     errand = ai[c.ERRAND]
     place = place_of(s, g, b, n, errand)
@@ -191,7 +196,7 @@ def expert(s: StateArrays, r: RuleArrays, b: int, actions: NDArray[np.int64]) ->
         if ai[c.ALIVE] == 0 or ai[c.QUEUE] >= 0:
             pass
         elif ai[c.BUSY] != c.FREE:
-            if ai[c.BUSY_LEFT] == 0:
+            if ai[c.BUSY_LEFT] == 0 or (ai[c.BUSY] == c.SLEEPING and ai[c.ERRAND] != c.E_SLEEP):
                 action = c.LEAVE
         elif ai[c.REACHED] == 0:
             action = ai[c.HINT]

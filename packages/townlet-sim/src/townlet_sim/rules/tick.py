@@ -1,4 +1,4 @@
-"""The order of a tick, and the three kernels that the engine calls."""
+"""The order of a tick, and the kernels that the engine calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from townlet_sim.rules.queues import progress
 from townlet_sim.rules.rewards import indicators, reward
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["OutArrays", "expert_range", "publish_range", "reset_range", "step_range"]
+__all__ = ["OutArrays", "expert_range", "run_range"]
 
 
 class OutArrays(NamedTuple):
@@ -87,8 +87,7 @@ def _play(
         indicators(s, r, b, after)
         s.town_i[b, c.EPISODES_DONE] += 1
         s.town_i[b, c.EPISODE] += 1
-        begin_episode(s, g, r, b)
-        errands(s, g, r, b, 0)
+        s.town_i[b, c.TICK] = -1  # asks for a new episode
         return
     if leaving:
         for n in range(agents):
@@ -102,7 +101,7 @@ def _play(
 
 
 @kernel
-def step_range(
+def run_range(
     s: StateArrays,
     g: LayoutArrays,
     r: RuleArrays,
@@ -110,34 +109,28 @@ def step_range(
     high: int,
     actions: NDArray[np.int64],
     out: OutArrays,
+    mode: int,
 ) -> None:
-    """Play one tick of the towns ``low .. high - 1`` and write what their slots see next."""
+    """Step (mode 0), reset (1) or only observe (2) the towns ``low .. high - 1``.
+
+    One kernel for the three: each kernel that the engine calls is optimised on its own, and most of the code would
+    be in all of them.
+    """
+    agents = s.agent_i.shape[1]
     for b in range(low, high):
-        _play(s, g, r, b, actions, out)
-        _publish(s, g, r, b, s.town_i[b, c.TICK], out)
-
-
-@kernel
-def reset_range(s: StateArrays, g: LayoutArrays, r: RuleArrays, low: int, high: int, out: OutArrays) -> None:
-    """Begin episode 0 of the seeds in the state, and write the first observations."""
-    for b in range(low, high):
-        s.town_i[b, c.EPISODE] = 0
-        s.town_i[b, c.EPISODES_DONE] = 0
-        s.town_i[b, c.N_EVENTS] = 0
-        begin_episode(s, g, r, b)
-        errands(s, g, r, b, 0)
-        _publish(s, g, r, b, 0, out)
-        for n in range(s.agent_i.shape[1]):
-            slot = b * s.agent_i.shape[1] + n
-            out.rewards[slot] = 0.0
-            out.terminated[slot] = False
-            out.truncated[slot] = False
-
-
-@kernel
-def publish_range(s: StateArrays, g: LayoutArrays, r: RuleArrays, low: int, high: int, out: OutArrays) -> None:
-    """Write what the slots of the towns see, without playing."""
-    for b in range(low, high):
+        if mode == 0:
+            _play(s, g, r, b, actions, out)
+        elif mode == 1:
+            s.town_i[b, c.EPISODE] = 0
+            s.town_i[b, c.EPISODES_DONE] = 0
+            s.town_i[b, c.N_EVENTS] = 0
+            for slot in range(b * agents, (b + 1) * agents):
+                out.rewards[slot] = 0.0
+                out.terminated[slot] = False
+                out.truncated[slot] = False
+        if mode == 1 or s.town_i[b, c.TICK] < 0:
+            begin_episode(s, g, r, b)
+            errands(s, g, r, b, 0)
         _publish(s, g, r, b, s.town_i[b, c.TICK], out)
 
 

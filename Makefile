@@ -112,7 +112,7 @@ deep: setup ## what is too long for `test`: kills, fuzzing, learning over severa
 lint: setup ## style, docstrings, formatting, import rules
 	@$(BIN)/ruff check -q
 	@$(BIN)/ruff format -q --check
-	@$(BIN)/lint-imports --no-cache | tail -n 12
+	@$(BIN)/lint-imports --no-cache
 
 # The tests of two packages may have modules of one name, so each folder is a run of its own (one cache).
 .PHONY: typecheck

@@ -15,7 +15,9 @@ copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generate"]
-exclude_patterns = ["_build", "_generated/configuration.md", "_generated/commands.md", "_generated/benchmarks.md"]
+# Generated pages that others include are no pages of their own.
+_included = ("configuration", "commands", "benchmarks", "migration")
+exclude_patterns = ["_build", *(f"_generated/{name}.md" for name in _included)]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 

@@ -58,6 +58,7 @@ def _write(app: Sphinx) -> None:
         "configuration": "".join(configuration()),
         "commands": "".join(commands()),
         "benchmarks": "".join(benchmarks()),
+        "migration": "".join(migration()),
         **{page: "".join(api(package)) for package, page in API.items()},
     }
     for name, text in pages.items():
@@ -216,6 +217,27 @@ def _modules(package: str) -> Iterator[tuple[str, bool]]:
     for module in pkgutil.walk_packages(root.__path__, f"{package}."):
         if not LEFT_OUT.search(module.name):
             yield module.name, module.ispkg
+
+
+# ---------------------------------------------------------------------------------------------------- migration
+
+
+def migration() -> Iterator[str]:
+    """Yield the table of the façade's names and where each of them is defined."""
+    yield "| old name | now | |\n|---|---|---|\n"
+    root = importlib.import_module("townlet")
+    for module in sorted(pkgutil.walk_packages(root.__path__, "townlet."), key=lambda found: found.name):
+        if LEFT_OUT.search(module.name) or module.name.startswith("townlet.scripts"):
+            continue
+        old = importlib.import_module(module.name)
+        for name in getattr(old, "__all__", ()):
+            home = str(getattr(getattr(old, name), "__module__", ""))
+            if not home.startswith("townlet"):
+                yield f"| `{module.name}.{name}` | | constant |\n"
+            elif home.startswith("townlet."):
+                yield f"| `{module.name}.{name}` | `{home}` | adapter |\n"
+            else:
+                yield f"| `{module.name}.{name}` | `{home}` | same |\n"
 
 
 # --------------------------------------------------------------------------------------------------- benchmarks

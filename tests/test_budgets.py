@@ -138,3 +138,18 @@ def test_only_the_torch_package_depends_on_torch() -> None:
         project = tomllib.loads(manifest.read_text(encoding="utf-8"))["project"]
         names = {re.split(r"[\s<>=!~\[;]", requirement)[0] for requirement in project.get("dependencies", [])}
         assert ("torch" in names) == (project["name"] == "townlet-training-torch")
+
+
+def test_the_exported_requirements_are_those_of_the_pins() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["uv"]
+    exported = {name: (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8") for name in ("core", "all")}
+    for text in exported.values():
+        assert f"pins of {settings['exclude-newer'][:10]}" in text, "run `make requirements`"
+        assert not re.search(r"^torch\b", text, flags=re.MULTILINE)
+    assert (ROOT / "requirements/torch.txt").read_text(encoding="utf-8").strip() in settings["constraint-dependencies"]
+    for folder, name in (("townlet-training-core", "core"), ("townlet-sim", "all")):
+        manifest = tomllib.loads((ROOT / f"packages/{folder}/pyproject.toml").read_text(encoding="utf-8"))
+        for requirement in manifest["project"]["dependencies"]:
+            wanted = re.split(r"[\s<>=!~\[;]", requirement)[0].lower()
+            pinned = rf"^{re.escape(wanted)}==[^\n]*(?:\\\n\s+--hash=sha256:[0-9a-f]{{64}})+"
+            assert re.search(pinned, exported[name], flags=re.MULTILINE), f"{wanted}: run `make requirements`"

@@ -1,0 +1,9 @@
+"""The old simulation's core: provider registries; `sim_loop` adapts the town."""
+
+from pkgutil import extend_path
+
+from townlet.core.registry import FactoryRegistry, policy_registry, telemetry_registry
+
+__path__ = extend_path(__path__, __name__)
+
+__all__ = ["FactoryRegistry", "policy_registry", "telemetry_registry"]

@@ -1,0 +1,5 @@
+"""Data transfer objects: `observations` of a tick, `policy` for training results."""
+
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)

@@ -1,0 +1,5 @@
+"""Stability: promotion."""
+
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)

@@ -1,0 +1,5 @@
+"""Telemetry sinks of the old simulation."""
+
+from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)

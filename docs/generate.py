@@ -47,8 +47,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 
 def _escape_shapes(_app: Sphinx, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
-    """Take the star of a shape such as ``(S, *shape)`` for itself, not for the start of emphasis."""
-    lines[:] = [line if "`" in line else re.sub(r"([(,]\s?)\*(?=\w)", r"\1\\*", line) for line in lines]
+    """Take the star of ``(S, *shape)`` for itself, not for the start of emphasis; tables keep their width."""
+    for number, line in enumerate(lines):
+        parts = line.split("`")
+        parts[::2] = [re.sub(r"([(,]\s?)\*(?=\w)", "\\1\u2217", part) for part in parts[::2]]
+        lines[number] = "`".join(parts)
 
 
 def _write(app: Sphinx) -> None:

@@ -52,6 +52,7 @@ class Entry:
     peer_value: float | None = None
     ratio: float | None = None
     bound: float | None = None
+    better: Literal["higher", "lower"] = "higher"
     holds: bool | None = None
     note: str | None = None
 
@@ -100,6 +101,7 @@ class Report:
             peer_value=peer_value,
             ratio=ratio,
             bound=bound,
+            better=better,
             holds=holds,
             note=note,
         )

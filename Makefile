@@ -127,14 +127,16 @@ typecheck: setup ## mypy, strict, over packages, tests, benchmarks, examples and
 check: lint typecheck test docs wheels ## everything that must be green before a change is merged
 
 # ---------------------------------------------------------------------------------------------- benchmarks
-.PHONY: bench bench-import bench-town bench-data bench-train
-bench: bench-import bench-town bench-data bench-train ## all benchmarks; each writes benchmarks/results/<name>.json
+.PHONY: bench bench-import bench-town bench-data bench-train bench-gate
+bench: bench-import bench-town bench-data bench-gate bench-train ## all benchmarks; each writes benchmarks/results/<name>.json
 bench-import: setup ## what importing the library costs
 	@$(BIN)/python benchmarks/bench_import.py
 bench-town: setup ## steps per second of the town, beside peers
 	@$(BIN)/python benchmarks/bench_town.py
 bench-data: setup ## rollout buffer, replay data and shards
 	@$(BIN)/python benchmarks/bench_data.py
+bench-gate: setup ## how often the promotion gate is wrong, and what its intervals cover
+	@$(BIN)/python benchmarks/bench_gate.py
 bench-train: setup ## BC and PPO: samples per second, beside peers
 	@$(BIN)/python benchmarks/bench_train.py
 

@@ -60,7 +60,7 @@ def write_tensors(
     Raises
     ------
     DataError
-        When a dtype has no name in the format.
+        When a dtype has no name in the format, or the file cannot be written (a full disk).
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     # Wide types first: every tensor then begins at a multiple of its item size.
@@ -78,18 +78,22 @@ def write_tensors(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest, size = hashlib.sha256(), 0
-    with atomic_open(path) as stream:
-        for chunk in (struct.pack("<Q", len(text)), text):
-            stream.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-        for name in order:
-            for piece in tensors[name]:
-                little = np.ascontiguousarray(piece, piece.dtype.newbyteorder("<"))
-                view = little.reshape(-1).view(np.uint8).data
-                stream.write(view)
-                digest.update(view)
-                size += len(view)
+    try:
+        with atomic_open(path) as stream:
+            for chunk in (struct.pack("<Q", len(text)), text):
+                stream.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            for name in order:
+                for piece in tensors[name]:
+                    little = np.ascontiguousarray(piece, piece.dtype.newbyteorder("<"))
+                    view = little.reshape(-1).view(np.uint8).data
+                    stream.write(view)
+                    digest.update(view)
+                    size += len(view)
+    except OSError as error:
+        msg = f"shard {str(path)!r} cannot be written: {error.strerror or error}; what was sealed before is kept"
+        raise DataError(msg) from error
     return size, digest.hexdigest()
 
 

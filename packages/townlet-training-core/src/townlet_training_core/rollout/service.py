@@ -220,6 +220,7 @@ class RolloutCaptureService:
                 block = _cut(collector, steps, label=output.name)
                 tally.add(collector, block)
                 writer.add(block)
+                writer.seal()  # a chunk is as large as a shard should be
                 left -= steps
                 _tell(on_ticks, steps)
             writer.metadata |= {"episodes": len(tally.returns), "events": tally.events}

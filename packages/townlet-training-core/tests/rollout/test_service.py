@@ -1,0 +1,122 @@
+"""Captures through the service: any simulation, any policy, memory or disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from townlet_training_core.errors import ConfigurationError
+from townlet_training_core.policy.random import RandomPolicy
+from townlet_training_core.policy.scripted import ScriptedPolicy
+from townlet_training_core.replay.openers import open_transitions
+from townlet_training_core.replay.shards import ShardStore
+from townlet_training_core.rollout.service import RolloutCaptureService
+from townlet_training_core.simulation.port import Simulation
+from townlet_training_core.testing.counting import CountingPolicy, CountingSimulation
+
+
+def service(**options: Any) -> RolloutCaptureService:
+    def make(*, num_envs: int | None = None) -> Simulation:
+        return CountingSimulation(num_envs or 2, **options)
+
+    return RolloutCaptureService(make)
+
+
+def test_into_memory() -> None:
+    table = service(episode_ticks=3).collect(ScriptedPolicy(), steps=6, seed=1, num_envs=3, label="expert")
+    assert len(table) == 18
+    assert table.label == "expert"
+    assert "log_probs" not in table.columns
+    assert table.final["features"].shape == (6, 4)
+
+
+@pytest.mark.parametrize("form", ["shards", "npz"])
+def test_onto_disk(tmp_path: Path, form: Literal["shards", "npz"]) -> None:
+    ticks: list[int] = []
+    result = service(episode_ticks=3).capture(
+        CountingPolicy(), ticks=7, seed=1, output=tmp_path / "c", form=form, shard_bytes=500, on_ticks=ticks.append
+    )
+    assert result.transitions == 14
+    assert result.episodes == 4
+    assert result.mean_length == 3
+    assert result.events["odd_tick"] == (4, 4.0)
+    assert sum(ticks) == 7
+    table = open_transitions(tmp_path / "c")
+    assert len(table) == 14
+    features = table.column("features")
+    np.testing.assert_array_equal(table.column("rewards"), features[:, 2] + table.column("actions") / 2)
+    np.testing.assert_array_equal(table.column("log_probs"), -(features[:, 2] + 1) / 8)
+    ends = table.offsets[1:] - 1
+    expected = 100 * features[ends, 1] + features[ends, 2] + 1
+    np.testing.assert_array_equal(table.column("next_values")[ends], expected)
+
+
+def test_shards_are_sealed_while_capturing_and_say_how(tmp_path: Path) -> None:
+    sealed: list[int] = []
+
+    def look(_: int) -> None:
+        sealed.append(len(ShardStore.open(tmp_path / "c").shards))
+
+    service().capture(CountingPolicy(), ticks=9, seed=4, output=tmp_path / "c", shard_bytes=400, on_ticks=look)
+    assert sealed == sorted(sealed)
+    assert sealed[0] == 1
+    assert len(sealed) > 2
+    store = ShardStore.open(tmp_path / "c", verify=True)
+    assert store.complete
+    assert store.metadata["policy"] == "counting"
+    assert store.metadata["seed"] == 4
+    assert store.metadata["episodes"] == 2
+
+
+def test_captures_are_reproducible(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        service().capture(RandomPolicy(), ticks=6, seed=4, output=tmp_path / name)
+    left, right = (ShardStore.open(tmp_path / name) for name in ("a", "b"))
+    assert [shard.sha256 for shard in left.shards] == [shard.sha256 for shard in right.shards]
+
+
+def test_bad_captures(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="ticks must be positive"):
+        service().capture(RandomPolicy(), ticks=0, seed=0, output=tmp_path / "c")
+    forms: tuple[Literal["shards", "npz"], ...] = ("shards", "npz")
+    for form in forms:
+        service().capture(RandomPolicy(), ticks=1, seed=0, output=tmp_path / form, form=form)
+        with pytest.raises(ConfigurationError, match="exists"):
+            service().capture(RandomPolicy(), ticks=1, seed=0, output=tmp_path / form, form=form)
+
+
+@pytest.mark.parametrize("family", ["gymnasium", "pettingzoo"])
+def test_environments_that_nobody_here_wrote(tmp_path: Path, family: str) -> None:
+    pytest.importorskip("gymnasium")
+    if family == "pettingzoo":
+        pytest.importorskip("mpe2")
+        from townlet_training_core.simulation.pettingzoo import make_simulation
+
+        options: dict[str, Any] = {
+            "env": "mpe2.simple_spread_v3:parallel_env",
+            "kwargs": {"max_cycles": 8, "N": 2},
+        }
+    else:
+        from townlet_training_core.simulation.gymnasium import make_simulation
+
+        options = {"env": "CartPole-v1", "kwargs": {"max_episode_steps": 12}}
+
+    def make(*, num_envs: int | None = None) -> Simulation:
+        return make_simulation(num_envs or 2, options)
+
+    result = RolloutCaptureService(make).capture(RandomPolicy(), ticks=30, seed=0, output=tmp_path / "c")
+    table = open_transitions(tmp_path / "c")
+    assert result.transitions == len(table) == 30 * (4 if family == "pettingzoo" else 2)
+    assert result.episodes > 0
+    lengths = np.diff(table.offsets)
+    ends = table.offsets[1:] - 1
+    cut = table.column("truncated")[ends]
+    assert (lengths[cut] == (8 if family == "pettingzoo" else 12)).all()
+    if family == "gymnasium":
+        final = table.final_observations(np.arange(len(lengths)))["features"]
+        before = table.column("features")[ends]
+        np.testing.assert_allclose(final[:, 0], before[:, 0] + 0.02 * before[:, 1], rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(table.column("rewards"), 1.0)

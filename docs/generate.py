@@ -36,7 +36,7 @@ API = {
     "townlet_sim": "api-sim",
 }
 # The command line has a page of its own, and the town's kernels are described by its rules.
-LEFT_OUT = re.compile(r"\.(cli|rules|legacy|_\w+|__main__)(\.|$)")
+LEFT_OUT = re.compile(r"\.(cli|rules|legacy\w*|_\w+|__main__)(\.|$)")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -55,8 +55,10 @@ from __future__ import annotations
     EVICT,
     FRESH,  # attendance records held, at most 3
     REACHED,  # 1 at the errand's place
+    CAME_Y,  # the tile it stood on before its last move
+    CAME_X,
     AGENT_INTS,
-) = range(48)
+) = range(50)
 
 # Agent, float64: (B, N, AGENT_FLOATS)
 (

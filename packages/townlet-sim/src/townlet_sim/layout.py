@@ -20,7 +20,7 @@ __all__ = ["Layout", "LayoutArrays", "PlacedObject", "Room", "SplitMix", "genera
 
 _MASK = (1 << 64) - 1
 _G = 0x9E3779B97F4A7C15
-_BEDS_PER_HOME = 4
+_BEDS_PER_HOME = 2
 _AGENTS_PER_SERVICE = 8
 UNREACHABLE = 32000
 """Distance of tiles from which an object cannot be reached."""
@@ -243,7 +243,21 @@ def _furnish(
         walkable[thing.y, thing.x] = False
     room = walkable[top : top + outer, left : left + outer]
     inside = [PlacedObject(thing.type, thing.y - top, thing.x - left) for thing in placed]
-    return placed if _usable(room, inside) else None
+    if not _usable(room, inside) or (outer > 5 and not _roomy(room)):
+        return None
+    return placed
+
+
+def _roomy(room: NDArray[np.bool_]) -> bool:
+    """Whether one agent that stands still cuts off at most one tile of a room."""
+    for y, x in np.argwhere(room):
+        room[y, x] = False
+        sources = [(int(ny), int(nx)) for ny, nx in np.argwhere(room)]
+        cut = min(int((_flood(room, [source])[room] == UNREACHABLE).sum()) for source in sources)
+        room[y, x] = True
+        if cut > 1:
+            return False
+    return True
 
 
 def _open_doors(rng: SplitMix, walkable: NDArray[np.bool_], top: int, left: int, outer: int) -> set[tuple[int, int]]:

@@ -94,9 +94,21 @@ def _step_to(s: StateArrays, r: RuleArrays, b: int, n: int, y: int, x: int, now:
         release(s, r, b, n, now, True)
     if s.agent_i[b, n, c.QUEUE] >= 0:
         _yield_ground(s, r, b, n, now)
+    s.agent_i[b, n, c.CAME_Y] = s.agent_i[b, n, c.Y]
+    s.agent_i[b, n, c.CAME_X] = s.agent_i[b, n, c.X]
     s.agent_i[b, n, c.Y] = y
     s.agent_i[b, n, c.X] = x
     s.occupied[b, y, x] = n
+
+
+@kernel
+def _lets_pass(s: StateArrays, b: int, m: int, action: int) -> bool:
+    """Whether m merely stands, eats or sleeps."""
+    busy = s.agent_i[b, m, c.BUSY]
+    if busy == c.FREE:
+        stays = action <= c.STAY or action >= c.ACTIONS or not s.mask[b, m, action]
+        return stays and s.agent_i[b, m, c.QUEUE] < 0
+    return busy != c.USING
 
 
 @kernel
@@ -131,9 +143,11 @@ def _move(s: StateArrays, r: RuleArrays, b: int, n: int, action: int, actions: N
         s.agent_i[b, m, c.LAST_OK] = 1
         s.agent_i[b, m, c.LAST_TICKS] = 1
         return True
-    if actions[m] == c.STAY and s.agent_i[b, m, c.BUSY] == c.FREE and s.agent_i[b, m, c.QUEUE] < 0:
-        _step_to(s, r, b, n, ny, nx, now)  # who merely stands lets others pass
-        _step_to(s, r, b, m, y, x, now)
+    if _lets_pass(s, b, m, actions[m]):
+        _step_to(s, r, b, n, ny, nx, now)
+        s.agent_i[b, m, c.Y] = y
+        s.agent_i[b, m, c.X] = x
+        s.occupied[b, y, x] = m
         return True
     return False
 

@@ -59,6 +59,7 @@ def enter(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> Non
     ai[c.COVERING] = -1
     ai[c.RESPAWN_AT] = -1
     ai[c.CTX_RESET] = 1
+    ai[c.CAME_Y], ai[c.CAME_X] = -1, -1
     kept_return, kept_running = af[c.RETURN], af[c.RUNNING]
     for column in range(c.AGENT_FLOATS):
         af[column] = 0.0

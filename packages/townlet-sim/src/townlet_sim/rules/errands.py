@@ -123,24 +123,30 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: 
 
 
 @kernel
-def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: int) -> int:
+def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: int, only_free: bool) -> int:
     """Return the action id of the step towards an object, 0 for none."""
     layout = s.town_i[b, c.LAYOUT]
-    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    ai = s.agent_i[b, n]
+    y, x = ai[c.Y], ai[c.X]
     here = g.dist[layout, place, y, x]
-    blocked, aside, least = 0, 0, 1 << 30
+    back, blocked, aside, least = 0, 0, 0, 1 << 30
     for action in range(1, 5):
         ny, nx = y + STEP_Y[action], x + STEP_X[action]
         if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2] or g.walk[layout, ny, nx] == 0:
             continue
         empty = s.occupied[b, ny, nx] < 0
+        came = ny == ai[c.CAME_Y] and nx == ai[c.CAME_X]
         if g.dist[layout, place, ny, nx] < here:
-            if empty:
+            if empty and not came:
                 return action
-            if blocked == 0:
+            if empty:
+                back = action
+            elif blocked == 0:
                 blocked = action
-        elif empty and g.dist[layout, place, ny, nx] < least:
+        elif empty and not came and g.dist[layout, place, ny, nx] < least:
             aside, least = action, int(g.dist[layout, place, ny, nx])
+    if back != 0 or only_free:
+        return back
     if aside != 0 and (now + n) % 3 == 0:
         return aside
     return blocked
@@ -168,14 +174,15 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
     ai[c.HINT] = 0
     ai[c.REACHED] = 1
     if place >= 0:
-        radius = 0
-        if errand == c.E_WORK:
-            radius = r.i[c.I_WORK_RADIUS]
-        elif errand == c.E_IDLE:
-            radius = _IDLE_RADIUS
-        if g.dist[s.town_i[b, c.LAYOUT], place, ai[c.Y], ai[c.X]] > radius:
-            ai[c.REACHED] = 0
-            ai[c.HINT] = _next_step(s, g, b, n, place, now)
+        away = g.dist[s.town_i[b, c.LAYOUT], place, ai[c.Y], ai[c.X]]
+        if errand == c.E_WORK and 1 < away <= r.i[c.I_WORK_RADIUS]:
+            # Go on into the room while there is a free way, so that colleagues can enter behind.
+            ai[c.HINT] = _next_step(s, g, b, n, place, now, True)
+            ai[c.REACHED] = 1 if ai[c.HINT] == 0 else 0
+        elif away > 0 and not (errand == c.E_WORK and away <= r.i[c.I_WORK_RADIUS]):
+            if errand != c.E_IDLE or away > _IDLE_RADIUS:
+                ai[c.REACHED] = 0
+                ai[c.HINT] = _next_step(s, g, b, n, place, now, False)
 
 
 @kernel

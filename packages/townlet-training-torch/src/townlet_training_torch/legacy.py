@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from townlet_training_core.errors import DataError, NonFiniteError
 from townlet_training_core.replay.sample import ReplaySample
@@ -186,7 +187,7 @@ class BCTrajectoryDataset:
             raise NonFiniteError(msg)
         known = [int(part.metadata.get("action_dim") or 0) for part in parts]
         self.action_dim = max(*known, int(self.actions.max()) + 1)
-        if len(self.actions.unique()) == 1:
+        if bool((self.actions == self.actions[0]).all()):
             _log.warning("bc_single_action: every frame has action %d; accuracy says nothing", int(self.actions[0]))
 
     @property
@@ -243,9 +244,9 @@ class BCTrainer:
         best, kept = {"loss": float("inf"), "accuracy": -1.0}, self.model.state_dict()
         for _ in range(self.config.epochs):
             total = torch.zeros((), device=self.device)
-            for picked in torch.randperm(len(dataset), generator=order).split(self.config.batch_size):
+            for picked in torch.split(torch.randperm(len(dataset), generator=order), self.config.batch_size):
                 logits, _ = self.model(*(part[picked].to(self.device) for part in (dataset.maps, dataset.features)))
-                loss = losses.cloning_loss(logits, dataset.actions[picked].to(self.device))
+                loss = functional.cross_entropy(logits, dataset.actions[picked].to(self.device))
                 self.optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
                 self.optimizer.step()
@@ -265,7 +266,7 @@ def evaluate_bc_policy(model: nn.Module, dataset: BCTrajectoryDataset, device: s
     """Return ``accuracy`` of the model's most probable action on ``dataset``, and the number of ``samples``."""
     hits = 0
     with torch.inference_mode():
-        for picked in torch.arange(len(dataset)).split(4096):
+        for picked in torch.split(torch.arange(len(dataset)), 4096):
             logits, _ = model(dataset.maps[picked].to(device), dataset.features[picked].to(device))
             hits += int((logits.argmax(dim=-1).cpu() == dataset.actions[picked]).sum())
     return {"accuracy": hits / len(dataset), "samples": float(len(dataset))}

@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from townlet_training_core.errors import DataError, NonFiniteError
 from townlet_training_torch.advantages import gae
 from townlet_training_torch.legacy import ConflictAwarePolicyConfig, ConflictAwarePolicyNetwork, channels_first
 from townlet_training_torch.losses import (
-    action_log_probs,
     approximate_kl,
     clipped_value_loss,
-    cloning_loss,
-    entropy,
     normalize_advantages,
     policy_surrogate,
 )
@@ -72,7 +70,7 @@ class ReplayLearner:
         self._told = False
 
     def prepare(self, *, feature_dim: int, map_shape: tuple[int, ...], action_dim: int, learning_rate: float) -> None:
-        """Go on with the network when it fits the data; otherwise make a fresh one, with a warning if one is dropped."""
+        """Go on with the network when it fits the data; otherwise make a fresh one, and warn when one is dropped."""
         space = (feature_dim, tuple(map_shape), action_dim)
         if self._space is not None and space[:2] == self._space[:2] and action_dim <= self._space[2]:
             space = self._space
@@ -157,7 +155,7 @@ class ReplayLearner:
                 self._told = True
             with torch.inference_mode():
                 logits, predicted = behaviour(maps, features)
-                log_probs = action_log_probs(logits, actions).cpu().numpy().reshape(rows, steps)
+                log_probs = _of_actions(torch.log_softmax(logits, dim=-1), actions).cpu().numpy().reshape(rows, steps)
                 stored = predicted.cpu().numpy().reshape(rows, steps)
         if stored.shape[1] == steps:  # nobody kept the value after the last step
             stored = np.concatenate([stored, stored[:, -1:]], axis=1)
@@ -195,8 +193,8 @@ class ReplayLearner:
     ) -> dict[str, float]:
         """Pass once over the pools; return the numbers of the pass under the names of the epoch summary.
 
-        ``bc_weight`` weighs the cloning loss of ``cloning`` beside PPO's; ``loss_total`` is PPO's alone, so that it can be
-        compared between stages.
+        ``bc_weight`` weighs the cloning loss of ``cloning`` beside PPO's; ``loss_total`` is PPO's alone, so that
+        stages can be compared.
         """
         assert self.network is not None  # prepare() made them
         assert self.optimizer is not None
@@ -209,7 +207,7 @@ class ReplayLearner:
             advantages.append(pool.advantages)
             rewards.append(pool.rewards)
             order = torch.from_numpy(self.rng.permutation(count)).to(self.device)
-            for picked in order.split(size):
+            for picked in torch.split(order, size):
                 extra = None
                 if cloning is not None and bc_weight > 0.0:
                     drawn = torch.from_numpy(self.rng.integers(len(cloning.actions), size=len(picked)))
@@ -220,17 +218,19 @@ class ReplayLearner:
     def _cloning_loss(self, table: Table, picked: Tensor) -> Tensor:
         assert self.network is not None
         logits, _ = self.network(table.maps[picked], table.features[picked])
-        return cloning_loss(logits, table.actions[picked])
+        return functional.cross_entropy(logits, table.actions[picked])
 
     def _step(self, pool: Table, picked: Tensor, settings: Any, extra: Tensor | None) -> list[Tensor]:
         assert self.network is not None
         assert self.optimizer is not None
         logits, values = self.network(pool.maps[picked], pool.features[picked])
-        new, old, raw = action_log_probs(logits, pool.actions[picked]), pool.log_probs[picked], pool.advantages[picked]
+        log_probs = torch.log_softmax(logits, dim=-1)
+        new = _of_actions(log_probs, pool.actions[picked])
+        old, raw = pool.log_probs[picked], pool.advantages[picked]
         scaled = normalize_advantages(raw) if settings.advantage_normalization and len(picked) > 1 else raw
         policy, outside = policy_surrogate(new, old, scaled, settings.clip_param)
         value = clipped_value_loss(values, pool.returns[picked], pool.values[picked], settings.value_clip)
-        spread = entropy(logits).mean()
+        spread = -(log_probs.exp() * log_probs).sum(dim=-1).mean()
         loss = policy + settings.value_loss_coef * value - settings.entropy_coef * spread
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss if extra is None else loss + extra)
@@ -276,3 +276,7 @@ class ReplayLearner:
 
 def _join(parts: list[Table]) -> Table:
     return Table(*(torch.cat([getattr(part, name) for part in parts]) for name in Table.__dataclass_fields__))
+
+
+def _of_actions(log_probs: Tensor, actions: Tensor) -> Tensor:
+    return log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)

@@ -37,7 +37,14 @@ from townlet_training_core.errors import CheckpointError
 from townlet_training_core.files import atomic_write_text, sha256_file, sync_directory
 from townlet_training_core.policy.exported import DESCRIPTION_FILE, WEIGHTS_FILE, find_policy
 
-__all__ = ["CHECKPOINT_FORMAT_VERSION", "CheckpointStore", "Snapshot", "find_checkpoint", "read_snapshot"]
+__all__ = [
+    "CHECKPOINT_FORMAT_VERSION",
+    "CheckpointStore",
+    "Snapshot",
+    "find_checkpoint",
+    "point_latest",
+    "read_snapshot",
+]
 
 CHECKPOINT_FORMAT_VERSION = 1
 
@@ -70,6 +77,11 @@ def find_checkpoint(path: Path) -> Path:
         When there is none.
     """
     return find_policy(path)
+
+
+def point_latest(folder: Path) -> None:
+    """Let ``latest`` beside a checkpoint name it: after a rollback the newest is not the one to use."""
+    atomic_write_text(folder.parent / "latest", folder.name + "\n")
 
 
 def read_snapshot(folder: Path, *, weights_only: bool = False) -> Snapshot:
@@ -147,7 +159,7 @@ class CheckpointStore:
             sync_directory(temporary)
             temporary.rename(target)
             sync_directory(self.folder)
-        atomic_write_text(self.folder / "latest", target.name + "\n")
+        point_latest(target)
         self._prune()
         return target
 

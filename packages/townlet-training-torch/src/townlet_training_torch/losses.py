@@ -49,15 +49,14 @@ def mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits.masked_fill(~mask, torch.finfo(torch.float32).min)
 
 
-def action_log_probs(logits: Tensor, actions: Tensor) -> Tensor:
-    """Log-probability of each action: ``(..., A)`` and ``(...)`` int64 to ``(...)``, nats."""
-    return torch.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+def action_log_probs(table: Tensor, actions: Tensor) -> Tensor:
+    """Pick each action's log-probability: ``(..., A)`` from ``log_softmax``, ``(...)`` int64, to ``(...)``, nats."""
+    return table.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each row, ``(..., A)`` to ``(...)``, nats; forbidden actions contribute exactly 0."""
-    log_probs = torch.log_softmax(logits, dim=-1)
-    return -(log_probs.exp() * log_probs).sum(dim=-1)
+def entropy(table: Tensor) -> Tensor:
+    """Entropy of each row of log-probabilities, ``(..., A)`` to ``(...)``, nats; forbidden actions count 0."""
+    return -(table.exp() * table).sum(dim=-1)
 
 
 def normalize_advantages(advantages: Tensor, weights: Tensor | None = None, *, eps: float = 1e-8) -> Tensor:
@@ -138,7 +137,7 @@ def approximate_kl(new_log_probs: Tensor, old_log_probs: Tensor, *, weights: Ten
 
 
 def cloning_loss(
-    logits: Tensor,
+    table: Tensor,
     actions: Tensor,
     *,
     mask: Tensor | None = None,
@@ -150,8 +149,8 @@ def cloning_loss(
 
     Parameters
     ----------
-    logits:
-        ``(..., A)``, already masked.
+    table:
+        ``(..., A)`` log-probabilities of masked logits.
     actions:
         ``(...)`` int64, the expert's choice.
     mask:
@@ -161,12 +160,11 @@ def cloning_loss(
     class_weights:
         ``(A,)`` weight of each action, ``None`` for equal weights.
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
-    loss = -log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    loss = -action_log_probs(table, actions)
     if label_smoothing > 0.0:
-        allowed = torch.ones_like(log_probs) if mask is None else mask.to(log_probs.dtype)
+        allowed = torch.ones_like(table) if mask is None else mask.to(table.dtype)
         # Forbidden entries are about -1e38: they are replaced before the product, not multiplied by 0.
-        finite = log_probs if mask is None else log_probs.masked_fill(~mask, 0.0)
+        finite = table if mask is None else table.masked_fill(~mask, 0.0)
         even = -(finite * allowed).sum(dim=-1) / allowed.sum(dim=-1).clamp_min(1.0)
         loss = (1.0 - label_smoothing) * loss + label_smoothing * even
     if class_weights is not None:

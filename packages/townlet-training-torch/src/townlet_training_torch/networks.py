@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,13 +17,44 @@ from torch import Tensor, nn
 from townlet_training_core.config.models import NetworkConfig
 from townlet_training_core.dto.policy import InputDescription, PolicyDescription
 from townlet_training_core.errors import CheckpointError, ConfigurationError
-from townlet_training_core.simulation.port import SimulationSpec
 from townlet_training_torch.losses import mask_logits
 from townlet_training_torch.normalisers import ObservationNormaliser
 
-__all__ = ["Memory", "NetworkOutput", "PolicyValueNetwork", "build_network", "describe"]
+__all__ = ["Memory", "NetworkOutput", "PolicyValueNetwork", "Spaces", "build_network", "describe"]
 
 Memory: TypeAlias = dict[str, Tensor]
+
+
+class Spaces(Protocol):
+    """Names and shapes that a network is made for; a simulation's spec is one."""
+
+    @property
+    def name(self) -> str:
+        """Who says it."""
+
+    @property
+    def observations(self) -> Mapping[str, Any]:
+        """Named arrays with ``shape`` and ``dtype``."""
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The action vocabulary."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Columns of ``features``."""
+
+    @property
+    def map_channels(self) -> tuple[str, ...]:
+        """Channels of ``map``."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the spaces."""
+
+    @property
+    def rules_hash(self) -> str:
+        """Hash of the rules."""
 
 
 class NetworkOutput(NamedTuple):
@@ -34,7 +65,7 @@ class NetworkOutput(NamedTuple):
     memory: Memory
 
 
-def describe(spec: SimulationSpec, config: NetworkConfig, *, normalise: bool = False) -> PolicyDescription:
+def describe(spec: Spaces, config: NetworkConfig, *, normalise: bool = False) -> PolicyDescription:
     """Describe the network that ``config`` asks for in a simulation of ``spec``.
 
     Raises

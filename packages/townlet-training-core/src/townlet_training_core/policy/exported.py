@@ -155,7 +155,7 @@ class ExportedPolicy:
 
     def act(self, observations: Observations, rng: UniformSource, *, greedy: bool = False) -> ActionStep:
         """Decide for all slots by one uniform each."""
-        logits, values, self._memory = self._forward(observations)
+        logits, values, self._memory = self.forward(observations)
         mask = observations[ACTION_MASK]
         logits = np.where(mask, logits, np.finfo(np.float32).min)
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -167,11 +167,11 @@ class ExportedPolicy:
 
     def values(self, observations: Observations) -> FloatArray | None:
         """Return the value of each row; the memory stays where it is."""
-        return self._forward(observations)[1]
+        return self.forward(observations)[1]
 
     def action_probabilities(self, observations: Observations) -> FloatArray:
         """Return the probability of every action of every row, ``(S, A)``; the memory stays where it is."""
-        logits = np.where(observations[ACTION_MASK], self._forward(observations)[0], np.finfo(np.float32).min)
+        logits = np.where(observations[ACTION_MASK], self.forward(observations)[0], np.finfo(np.float32).min)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
@@ -199,7 +199,8 @@ class ExportedPolicy:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def _forward(self, observations: Observations) -> tuple[FloatArray, FloatArray, Memory]:
+    def forward(self, observations: Observations) -> tuple[FloatArray, FloatArray, Memory]:
+        """Return unmasked logits ``(S, A)``, values ``(S,)`` and the memory after; the policy's own memory stays."""
         rows = len(observations[ACTION_MASK])
         memory = self._memory or self._network.initial_memory(rows)
         names = self.description.inputs

@@ -13,8 +13,9 @@ from townlet_sim.config import TownConfig
 
 if TYPE_CHECKING:
     from townlet_sim.engine import TownBatch
+    from townlet_sim.env import TownParallelEnv
 
-__all__ = ["TownConfig", "__version__", "make_simulation"]
+__all__ = ["TownConfig", "__version__", "make_simulation", "parallel_env"]
 
 
 def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int = 1) -> TownBatch:
@@ -39,3 +40,10 @@ def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int =
     from townlet_sim.engine import TownBatch  # noqa: PLC0415
 
     return TownBatch(TownConfig.model_validate(dict(options)), num_envs, threads=threads)
+
+
+def parallel_env(options: Mapping[str, Any] | None = None, *, render_mode: str | None = None) -> TownParallelEnv:
+    """Make one town as a PettingZoo ``ParallelEnv``; see :func:`townlet_sim.env.parallel_env`."""
+    from townlet_sim import env  # noqa: PLC0415
+
+    return env.parallel_env(options, render_mode=render_mode)

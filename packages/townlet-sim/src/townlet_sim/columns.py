@@ -57,8 +57,9 @@ from __future__ import annotations
     REACHED,  # 1 at the errand's place
     CAME_Y,  # the tile it stood on before its last move
     CAME_X,
+    GAVE_WAY,  # in the queue that it waits in
     AGENT_INTS,
-) = range(50)
+) = range(51)
 
 # Agent, float64: (B, N, AGENT_FLOATS)
 (

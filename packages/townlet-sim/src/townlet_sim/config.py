@@ -206,7 +206,7 @@ class Rewards(_Section):
     punctuality_bonus: Unit = Field(0.02, description="Times the on-time share of the shift so far, per tick worked on time.")
     faint_penalty: float = Field(-1.0, ge=-5.0, le=0.0, description="On a faint, after the clip.")
     eviction_penalty: float = Field(-2.0, ge=-5.0, le=0.0, description="On an eviction, after the clip.")
-    chat_base: Unit = Field(0.01, description="Of a chat of quality 1, to both (C1).")
+    chat_base: Unit = Field(0.02, description="Of a chat of quality 1, to both (C1).")
     chat_trust: Unit = Field(0.3, description="Added per unit of trust (C3).")
     chat_familiarity: Unit = Field(0.2, description="Added per unit of familiarity (C3).")
     chat_cap: Unit = Field(0.05, description="Most that one chat gives to one agent.")

@@ -26,7 +26,9 @@ from townlet_sim.spaces import (
     FEATURES,
     FEATURES_VERSION,
     KPIS,
+    SCRIPTED_POLICIES,
     ObservationSpec,
+    ScriptedPolicy,
     TownSpec,
     feature_names,
     map_channels,
@@ -284,8 +286,27 @@ class TownBatch:
 
     def expert_actions(self) -> NDArray[np.int64]:
         """Return the scripted expert's action for every slot, ``(S,)``; inside the mask, and without any effect."""
+        return self.scripted_actions("expert")
+
+    def scripted_actions(self, policy: ScriptedPolicy | Sequence[ScriptedPolicy | None]) -> NDArray[np.int64]:
+        """Return a scripted policy's actions, ``(S,)``.
+
+        Parameters
+        ----------
+        policy:
+            One of :data:`~townlet_sim.spaces.SCRIPTED_POLICIES`, or N of them, one for each agent of a town
+            (``None``: 0 is left for that agent).
+        """
+        names = [policy] * self._agents if isinstance(policy, str) else list(policy)
+        unknown = [name for name in names if name is not None and name not in SCRIPTED_POLICIES]
+        if unknown or len(names) != self._agents:
+            msg = f"scripted policy {policy!r}: expected one of {SCRIPTED_POLICIES}, or {self._agents} of them"
+            raise ValueError(msg)
+        kinds = np.array([-1 if name is None else SCRIPTED_POLICIES.index(name) for name in names], np.int64)
         actions = np.zeros(self._towns * self._agents, np.int64)
-        self._kernels.expert_range(self._state, self._rules, 0, self._towns, actions)
+        self._kernels.scripted_range(
+            self._state, self._layout, self._rules, 0, self._towns, np.tile(kinds, self._towns), actions
+        )
         return actions
 
     def kpis(self) -> dict[str, NDArray[Any]]:

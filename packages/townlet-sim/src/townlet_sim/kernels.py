@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from townlet_sim.rules.calendar import respawns
 from townlet_sim.rules.perturbations import begin_perturbation
-from townlet_sim.rules.tick import OutArrays, expert_range, run_range
+from townlet_sim.rules.scripted import scripted_range
+from townlet_sim.rules.tick import OutArrays, run_range
 
 __all__ = [
     "OutArrays",
     "begin_perturbation",
-    "expert_range",
     "respawns",
     "run_range",
+    "scripted_range",
 ]

@@ -23,9 +23,11 @@ __all__ = [
     "KPIS",
     "OBJECT_TYPES",
     "REWARD_TERMS",
+    "SCRIPTED_POLICIES",
     "SOCIAL_STAGES",
     "Described",
     "ObservationSpec",
+    "ScriptedPolicy",
     "TownSpec",
     "Variant",
     "feature_names",
@@ -105,6 +107,21 @@ REWARD_TERMS: tuple[str, ...] = (
 """Terms of the reward; all but the last add up to the last."""
 
 SOCIAL_STAGES: tuple[str, ...] = ("OFF", "C1", "C2", "C3")
+
+ScriptedPolicy: TypeAlias = Literal[
+    "expert", "greedy", "idle", "random", "selfish", "polite", "freeloader", "helper"
+]
+SCRIPTED_POLICIES: tuple[ScriptedPolicy, ...] = (
+    "expert",
+    "greedy",
+    "idle",
+    "random",
+    "selfish",
+    "polite",
+    "freeloader",
+    "helper",
+)
+"""Policies that the town plays itself: the expert, weaker ones, and frozen partners for evaluation."""
 
 KPIS: tuple[Described, ...] = (
     Described("attendance", "shifts worked for at least half their length / shifts that ended (1 if none ended)"),

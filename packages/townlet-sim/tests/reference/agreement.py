@@ -58,11 +58,10 @@ def _of_agent(town: Town, slot: int) -> Iterator[tuple[str, Any]]:
     yield "record", sorted(agent.record)
     yield "no_food", agent.no_food
     yield "starving", agent.starving
-    if agent.idle:
-        yield "errand", agent.errand
-        yield "errand_until", max(agent.errand_until - town.tick, 0)
-        yield "reached", agent.reached
-        yield "hint", agent.hint
+    yield "errand", agent.errand
+    yield "errand_until", max(agent.errand_until - town.tick, 0)
+    yield "reached", agent.reached
+    yield "hint", agent.hint
     yield "last_action", agent.last_action
     yield "last_ok", agent.last_ok
     yield "ctx_reset", agent.ctx_reset
@@ -109,11 +108,10 @@ def _of_engine_agent(sim: TownBatch, b: int, slot: int) -> Iterator[tuple[str, A
     yield "record", sorted(f[c.RECORD_0 : c.RECORD_0 + i[c.FRESH]])
     yield "no_food", i[c.NO_FOOD]
     yield "starving", i[c.STARVING]
-    if i[c.BUSY] == c.FREE and i[c.QUEUE] < 0:
-        yield "errand", ERRANDS[i[c.ERRAND]]
-        yield "errand_until", max(i[c.ERRAND_UNTIL] - tick, 0)
-        yield "reached", bool(i[c.REACHED])
-        yield "hint", NAMES[i[c.HINT]]
+    yield "errand", ERRANDS[i[c.ERRAND]]
+    yield "errand_until", max(i[c.ERRAND_UNTIL] - tick, 0)
+    yield "reached", bool(i[c.REACHED])
+    yield "hint", NAMES[i[c.HINT]]
     yield "last_action", NAMES[i[c.LAST_ACTION]]
     yield "last_ok", bool(i[c.LAST_OK])
     yield "ctx_reset", bool(i[c.CTX_RESET])
@@ -243,7 +241,8 @@ def play(
                 shown = "\n".join(found[:12])
                 import os
                 if os.environ.get("DBG"):
-                    print([(tick,a.slot,a.tile,a.busy,a.queue,a.last_action,a.last_ok,a.invalid) for a in town.agents], globals().get('LAST'))
+                    for a in town.agents: print(a.slot, a.busy, a.errand, a.errand_until, a.hunger, a.energy, a.wallet, a.ingredients, a.portions, a.open, a.shift, town.perturbation, town.price)
+                    print([(tick,a.slot,a.tile,a.busy,a.queue,a.last_action,a.last_ok,a.invalid) for a in town.agents], globals()['LAST'][b], globals()['BEF'][b])
                 msg = f"seed {seeds[b]}, after {tick} ticks, {len(found)} differences:\n{shown}"
                 raise Disagreement(msg)
         if tick == ticks:
@@ -254,7 +253,8 @@ def play(
             expert = [NAMES.index(expert_action(town, agent)) for agent in town.agents]
             chosen = choose(masks, expert)
             actions[b * count : (b + 1) * count] = chosen
-            if b == 0: globals()['LAST'] = [NAMES[x] for x in chosen]
+            globals().setdefault('LAST', {})[b] = [NAMES[x] for x in chosen]
+            globals().setdefault('BEF', {})[b] = [(a.slot, a.tile, a.busy, a.queue) for a in town.agents]
             town.step(chosen)
         sim.step(actions, rows)
     sim.close()

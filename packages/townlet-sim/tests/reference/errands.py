@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from reference.world import STEPS, Agent, World
 
@@ -53,8 +54,7 @@ def can(world: World, agent: Agent, action: str, *, acting: bool) -> bool:
 def weigh_errands(world: World, agents: Sequence[Agent]) -> None:
     for agent in agents:
         if agent.alive:
-            if agent.idle:
-                _weigh(world, agent)
+            _weigh(world, agent)
             _hint(world, agent)
 
 
@@ -83,6 +83,8 @@ def _due(world: World, agent: Agent) -> bool:
 
 def _weigh(world: World, agent: Agent) -> None:
     config, expert = world.config, world.config.expert
+    if not agent.idle and agent.busy != "sleeping":
+        return
     if agent.hunger < expert.emergency:
         food = _food(world, agent, emergency=True)
         if food is not None:
@@ -91,7 +93,7 @@ def _weigh(world: World, agent: Agent) -> None:
     if _due(world, agent):
         agent.errand, agent.errand_until = "work", world.tick
         return
-    if agent.errand != "work" and world.tick < agent.errand_until:
+    if agent.busy == "sleeping" or (agent.errand != "work" and world.tick < agent.errand_until):
         return
     times, weights = config.affordances, config.rewards
     candidates: list[tuple[str, float, float, int]] = []
@@ -112,10 +114,22 @@ def _weigh(world: World, agent: Agent) -> None:
         candidates.append(("sleep", weights.energy_weight, 1 - agent.energy, times.sleep_ticks))
     agent.errand, best = "idle", 0.0
     for errand, weight, deficit, time in candidates:
+        exists = errand == "eat" or _place(world, agent, errand) is not None
+        hurried = errand != "sleep" and _path(world, agent, errand) + time > _spare(world, agent)
+        if hurried or not exists:
+            continue
         urgency = weight * deficit * deficit / (_path(world, agent, errand) + time)
         if urgency > best:
             agent.errand, best = errand, urgency
     agent.errand_until = world.tick + expert.commit_ticks
+
+
+def _spare(world: World, agent: Agent) -> float:
+    """Ticks until it must set off for work."""
+    if agent.job is None or agent.site is None or agent.open:
+        return inf
+    ahead = (agent.job.start - world.tod) % world.config.ticks_per_day
+    return ahead - world.dist(agent.site, agent.tile) - world.config.expert.early_ticks
 
 
 def _place(world: World, agent: Agent, errand: str) -> int | None:
@@ -142,7 +156,7 @@ def _hint(world: World, agent: Agent) -> None:
     agent.reached = _reached(world, agent)
     agent.hint = "stay"
     place = _place(world, agent, agent.errand)
-    if agent.reached or place is None:
+    if place is None:
         return
     here = world.dist(place, agent.tile)
     around = {
@@ -151,18 +165,24 @@ def _hint(world: World, agent: Agent) -> None:
         if world.walkable((agent.y + dy, agent.x + dx))
     }
     closer = [name for name, tile in around.items() if world.dist(place, tile) < here]
-    free_closer = [name for name in closer if world.agent_at(around[name]) is None]
-    free = [name for name in around if world.agent_at(around[name]) is None]
-    if free_closer:
-        agent.hint = free_closer[0]
-    elif (world.tick + agent.slot) % 3 == 0 and free:
-        agent.hint = min(free, key=lambda name: world.dist(place, around[name]))
+    free = [name for name, tile in around.items() if world.agent_at(tile) is None]
+    new = [name for name in free if around[name] != agent.came_from]
+    good = [name for name in closer if name in new] or [name for name in closer if name in free]
+    if agent.reached:
+        if agent.errand == "work" and here > 1 and good:  # on into the room
+            agent.reached, agent.hint = False, good[0]
+    elif good:
+        agent.hint = good[0]
+    elif (world.tick + agent.slot) % 3 == 0 and new:
+        agent.hint = min(new, key=lambda name: world.dist(place, around[name]))
     elif closer:
         agent.hint = closer[0]
 
 
 def expert_action(world: World, agent: Agent) -> str:
-    if not agent.alive or agent.busy in {"using", "eating", "sleeping", "napping"} or agent.queue is not None:
+    if agent.alive and agent.busy == "sleeping":
+        return "stay" if agent.errand == "sleep" else "leave"
+    if not agent.alive or agent.busy in {"using", "eating", "napping"} or agent.queue is not None:
         return "stay"
     if agent.busy == "holding":
         return "leave"

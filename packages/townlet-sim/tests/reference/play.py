@@ -173,21 +173,16 @@ class Town(World):
             agent.y, agent.x = there
             return
         back = OPPOSITE[name]
-        if names[other.slot] == "stay" and other.idle:  # it lets the other pass
-            if not other.acted:
-                other.acted = True
-                other.last_action, other.last_ok = "stay", not other.invalid
+        if not other.acted and names[other.slot] == back and can(self, other, back, acting=True):
+            other.acted = True
+            other.last_action, other.last_ok = back, True
             self._set_off(agent)
-            other.y, other.x = agent.tile
-            agent.y, agent.x = there
-            return
-        if other.acted or names[other.slot] != back or not can(self, other, back, acting=True):
+            self._set_off(other)
+        elif other.busy in {"eating", "sleeping", "napping"} or (other.idle and names[other.slot] == "stay"):
+            self._set_off(agent)  # the other lets it pass
+        else:
             agent.last_ok = False
             return
-        other.acted = True
-        other.last_action, other.last_ok = back, True
-        self._set_off(agent)
-        self._set_off(other)
         other.y, other.x = agent.tile
         agent.y, agent.x = there
 
@@ -196,6 +191,7 @@ class Town(World):
             self.release(agent, success=True)
         elif agent.queue is not None:
             self._walk_out(agent)
+        agent.came_from = agent.tile
 
     def _walk_out(self, agent: Agent) -> None:
         assert agent.queue is not None
@@ -494,6 +490,10 @@ class Town(World):
         hunger, hygiene, energy = self._deficits(agent)
         return -(r.hunger_weight * hunger + r.hygiene_weight * hygiene + r.energy_weight * energy) * r.needs_scale
 
+    def _shaping(self, agent: Agent) -> float:
+        reached = 0.0 if agent.slot in self.exits else self._potential(agent)
+        return self.config.rewards.shaping_gamma * reached - agent.potential
+
     def _reward(self) -> None:
         self.terms = [self._reward_of(agent) if agent.alive else {} for agent in self.agents]
 
@@ -513,7 +513,7 @@ class Town(World):
             "social_bonus": 0.0 if max(hunger, hygiene, energy) > r.no_chat_above_deficit else agent.bonus,
             "social_penalty": -agent.penalty,
             "social_avoidance": agent.avoidance,
-            "shaping": r.shaping_gamma * self._potential(agent) - agent.potential if r.shaping else 0.0,
+            "shaping": self._shaping(agent) if r.shaping else 0.0,
         }
         if agent.worked and agent.shift == "on_time" and agent.job is not None:
             length = agent.job.end - agent.job.start

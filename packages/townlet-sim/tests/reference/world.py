@@ -134,6 +134,7 @@ class Agent:
     errand_until: int = 0
     hint: str = "stay"
     reached: bool = False
+    came_from: Tile | None = None
     # last action
     last_action: str = "stay"
     last_ok: bool = False
@@ -305,6 +306,7 @@ class World:
 
     def respawn(self, slot: int) -> None:
         agent = self._blank(slot)
+        agent.invalid = self.agents[slot].invalid  # reported for the step, not for the agent
         agent.shift = "post"
         self._draw_needs(agent)
         self.agents[slot] = agent

@@ -50,7 +50,8 @@ def write_mask(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, n
     mask[c.CHAT] = now >= ai[c.CHAT_READY] and chat_partner(s, r, b, n, now) >= 0
     if waiting:
         thing = ai[c.QUEUE]
-        mask[c.GIVE_WAY] = s.object_i[b, thing, c.QUEUE_0 + s.object_i[b, thing, c.WAITING] - 1] != n
+        last = s.object_i[b, thing, c.QUEUE_0 + s.object_i[b, thing, c.WAITING] - 1]
+        mask[c.GIVE_WAY] = ai[c.GAVE_WAY] == 0 and last != n
         return
     mask[c.USE] = usable_object(s, g, r, b, n, now) >= 0
     mask[c.EAT] = ai[c.PORTIONS] >= 1
@@ -181,6 +182,7 @@ def _use(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: in
         s.object_i[b, thing, c.WAITING] = waiting + 1
         s.agent_i[b, n, c.QUEUE] = thing
         s.agent_i[b, n, c.QUEUE_SINCE] = now
+        s.agent_i[b, n, c.GAVE_WAY] = 0
     return True
 
 
@@ -282,6 +284,7 @@ def _give_way(s: StateArrays, r: RuleArrays, b: int, n: int) -> bool:
             m = s.object_i[b, thing, c.QUEUE_0 + place + 1]
             s.object_i[b, thing, c.QUEUE_0 + place] = m
             s.object_i[b, thing, c.QUEUE_0 + place + 1] = n
+            s.agent_i[b, n, c.GAVE_WAY] = 1
             if avoids(s, r, b, n, m) and r.i[c.I_STAGE] >= 2:
                 s.agent_f[b, n, c.AVOIDANCE] += r.f[c.F_AVOID_CONFLICT]
             emit(s, b, c.EV_INTERACTION, n, m, thing, 1.0)

@@ -1,10 +1,6 @@
-"""Errands: what an agent might do next, where, and the step towards it; and the expert that obeys."""
+"""Errands: what an agent might do next, where, and the step towards it."""
 
 from __future__ import annotations
-
-from numpy.typing import NDArray
-
-import numpy as np
 
 from townlet_sim import columns as c
 from townlet_sim.jit import kernel
@@ -12,7 +8,7 @@ from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.actions import STEP_X, STEP_Y
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["errands", "expert", "place_of", "update_errand"]
+__all__ = ["errands", "next_step", "place_of", "update_errand"]
 
 _NOWHERE = 32000
 _IDLE_RADIUS = 2
@@ -123,7 +119,7 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: 
 
 
 @kernel
-def _next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: int, only_free: bool) -> int:
+def next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: int, only_free: bool) -> int:
     """Return the action id of the step towards an object, 0 for none."""
     layout = s.town_i[b, c.LAYOUT]
     ai = s.agent_i[b, n]
@@ -177,12 +173,12 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
         away = g.dist[s.town_i[b, c.LAYOUT], place, ai[c.Y], ai[c.X]]
         if errand == c.E_WORK and 1 < away <= r.i[c.I_WORK_RADIUS]:
             # Go on into the room while there is a free way, so that colleagues can enter behind.
-            ai[c.HINT] = _next_step(s, g, b, n, place, now, True)
+            ai[c.HINT] = next_step(s, g, b, n, place, now, True)
             ai[c.REACHED] = 1 if ai[c.HINT] == 0 else 0
         elif away > 0 and not (errand == c.E_WORK and away <= r.i[c.I_WORK_RADIUS]):
             if errand != c.E_IDLE or away > _IDLE_RADIUS:
                 ai[c.REACHED] = 0
-                ai[c.HINT] = _next_step(s, g, b, n, place, now, False)
+                ai[c.HINT] = next_step(s, g, b, n, place, now, False)
 
 
 @kernel
@@ -192,37 +188,3 @@ def errands(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) ->
     for n in range(s.agent_i.shape[1]):
         if s.agent_i[b, n, c.ALIVE] != 0:
             update_errand(s, g, r, b, n, now, tod)
-
-
-@kernel
-def expert(s: StateArrays, r: RuleArrays, b: int, actions: NDArray[np.int64]) -> None:
-    """Write what the scripted expert does into ``actions`` (N,)."""
-    for n in range(s.agent_i.shape[1]):
-        ai, af, mask = s.agent_i[b, n], s.agent_f[b, n], s.mask[b, n]
-        action = c.STAY
-        if ai[c.ALIVE] == 0 or ai[c.QUEUE] >= 0:
-            pass
-        elif ai[c.BUSY] != c.FREE:
-            if ai[c.BUSY_LEFT] == 0 or (ai[c.BUSY] == c.SLEEPING and ai[c.ERRAND] != c.E_SLEEP):
-                action = c.LEAVE
-        elif ai[c.REACHED] == 0:
-            action = ai[c.HINT]
-        else:
-            errand = ai[c.ERRAND]
-            if errand == c.E_IDLE:
-                least = r.f[c.F_CHAT_ABOVE]
-                if af[c.HUNGER] > least and af[c.HYGIENE] > least and af[c.ENERGY] > least:
-                    action = c.CHAT
-            elif errand == c.E_SHOP:
-                action = c.BUY
-            elif errand == c.E_EAT:
-                action = c.EAT
-            elif errand == c.E_SLEEP:
-                action = c.SLEEP
-            elif errand == c.E_WORK:
-                action = c.WORK
-            else:
-                action = c.USE
-            if not mask[action]:
-                action = c.STAY
-        actions[n] = action

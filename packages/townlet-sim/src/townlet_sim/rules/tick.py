@@ -1,4 +1,4 @@
-"""The order of a tick, and the kernels that the engine calls."""
+"""The order of a tick, and the kernel that plays it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from townlet_sim.jit import kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.actions import act, begin_tick, write_mask
 from townlet_sim.rules.calendar import begin_episode, calendar, depart, note_exits, respawns
-from townlet_sim.rules.errands import errands, expert, update_errand
+from townlet_sim.rules.errands import errands, update_errand
 from townlet_sim.rules.life import decay, employment, timers
 from townlet_sim.rules.observe import observe
 from townlet_sim.rules.perturbations import perturb
@@ -20,7 +20,7 @@ from townlet_sim.rules.queues import progress
 from townlet_sim.rules.rewards import indicators, reward
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["OutArrays", "expert_range", "run_range"]
+__all__ = ["OutArrays", "run_range"]
 
 
 class OutArrays(NamedTuple):
@@ -113,7 +113,7 @@ def run_range(
 ) -> None:
     """Step (mode 0), reset (1) or only observe (2) the towns ``low .. high - 1``.
 
-    One kernel for the three: each kernel that the engine calls is optimised on its own, and most of the code would
+    One kernel for the three: each kernel that plays it is optimised on its own, and most of the code would
     be in all of them.
     """
     agents = s.agent_i.shape[1]
@@ -132,11 +132,3 @@ def run_range(
             begin_episode(s, g, r, b)
             errands(s, g, r, b, 0)
         _publish(s, g, r, b, s.town_i[b, c.TICK], out)
-
-
-@kernel
-def expert_range(s: StateArrays, r: RuleArrays, low: int, high: int, actions: NDArray[np.int64]) -> None:
-    """Write the scripted expert's actions of the towns ``low .. high - 1``."""
-    agents = s.agent_i.shape[1]
-    for b in range(low, high):
-        expert(s, r, b, actions[b * agents : (b + 1) * agents])

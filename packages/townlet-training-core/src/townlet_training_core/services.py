@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from townlet_training_core.config.models import TrainingConfig
 from townlet_training_core.evaluation.service import EvaluationService
@@ -16,6 +15,7 @@ from townlet_training_core.evaluation.suite import suite_from_config
 from townlet_training_core.promotion.manager import PromotionServiceAdapter
 from townlet_training_core.registry import make_simulation
 from townlet_training_core.replay.service import ReplayService
+from townlet_training_core.rollout.service import RolloutCaptureService
 from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["TrainingServices"]
@@ -26,7 +26,7 @@ class TrainingServices:
     """The services of one configuration."""
 
     replay: ReplayService
-    rollout: Any
+    rollout: RolloutCaptureService
     promotion: PromotionServiceAdapter
     evaluation: EvaluationService
     make_simulation: Callable[..., Simulation]
@@ -43,7 +43,7 @@ class TrainingServices:
 
         return cls(
             replay=ReplayService(config),
-            rollout=None,
+            rollout=RolloutCaptureService(simulation),
             promotion=PromotionServiceAdapter(config.promotion),
             evaluation=EvaluationService(
                 lambda choice, num_envs: make_simulation(choice, num_envs=num_envs),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def test_the_document_can_be_read_by_keyboard_and_by_ear(make_run: MakeRun) -> N
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawings)
     assert len(outline.all("caption")) == len(outline.all("table"))
     scrolling = [attrs for attrs in outline.all("div") if attrs.get("class") == "scroll"]
-    assert all(attrs["tabindex"] == "0" and attrs["role"] == "region" for attrs in scrolling)
+    assert all(attrs["tabindex"] == "0" and attrs["role"] == "group" for attrs in scrolling)
     levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
@@ -236,6 +237,36 @@ def test_the_command(make_run: MakeRun, tmp_path: Path) -> None:
         write_report([], tmp_path / "x.html")
 
 
+def luminance(colour: tuple[float, ...]) -> float:
+    """Relative luminance of WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (x / 255 for x in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_colours_have_contrast(mode: str) -> None:
+    style = (resources.files("townlet_training_core.evaluation.report") / "style.css").read_text("utf-8")
+    block = style.split("prefers-color-scheme: dark")[mode == "dark"]
+    colours = {
+        name: tuple(int(text[i : i + 2], 16) for i in (0, 2, 4))
+        for name, text in re.findall(r"--(\w+): #([0-9a-f]{6})", block)
+    }
+    heat = tuple(map(int, re.findall(r"--heat: (\d+) (\d+) (\d+)", block)[0]))
+    for ground in (colours["ground"], colours["panel"]):
+        for name in ("ink", "soft", "link", "good", "bad"):
+            assert contrast(colours[name], ground) >= 4.5, name
+        for series in range(6):
+            assert contrast(colours[f"s{series}"], ground) >= 3.0, series
+    for share in (0.0, 0.5, 1.0):
+        cell = tuple(h * 0.45 * share + g * (1 - 0.45 * share) for h, g in zip(heat, colours["ground"], strict=True))
+        assert contrast(colours["ink"], cell) >= 4.5
+
+
 # -- charts ---------------------------------------------------------------------------------------------------
 
 
@@ -295,35 +326,37 @@ BROWSER = next(
 )
 
 
+def visit(page: Path, folder: Path) -> tuple[str, str, list[str]]:
+    """Open a page headless; return its document, the browser's log, and what the page asked the network for."""
+    assert BROWSER is not None
+    log = folder / "net.json"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    files = [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--enable-logging=stderr"]
+    command = [BROWSER, *flags, *files, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    recorded = json.loads(log.read_text())
+    started = recorded["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    requests = [event["params"] for event in recorded["events"] if event["type"] == started and "params" in event]
+    # What the browser asks for on its own account has no origin.
+    asked = [item["url"] for item in requests if item.get("initiator", "not an origin") != "not an origin"]
+    return done.stdout, done.stderr, [url for url in asked if not url.startswith(("file:", "data:"))]
+
+
 @pytest.mark.deep
 @pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
 def test_a_browser_opens_it_without_a_word_and_without_a_request(make_run: MakeRun, tmp_path: Path) -> None:
-    assert BROWSER is not None
     target = write_report([make_run("one"), make_run("two", seed=1)], tmp_path / "report.html")
-    log = tmp_path / "net.json"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    done = subprocess.run(
-        [
-            BROWSER,
-            *flags,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--enable-logging=stderr",
-            f"--log-net-log={log}",
-            "--dump-dom",
-            target.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr
-    assert ">All numbers</h2>" in done.stdout
-    recorded = json.loads(log.read_text())
-    request = recorded["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    asked = [
-        event["params"]["url"]
-        for event in recorded["events"]
-        if event["type"] == request and "url" in event.get("params", {})
-    ]
-    assert [url for url in asked if not url.startswith(("file:", "data:", "chrome"))] == []
+    document, log, asked = visit(target, tmp_path)
+    assert ">All numbers</h2>" in document
+    assert "CONSOLE" not in log
+    assert asked == []
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+def test_the_browser_check_would_notice(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<body><img src="http://127.0.0.1:9/x.png"><script>console.error("loud")</script></body>')
+    _, log, asked = visit(page, tmp_path)
+    assert "loud" in log
+    assert asked == ["http://127.0.0.1:9/x.png"]

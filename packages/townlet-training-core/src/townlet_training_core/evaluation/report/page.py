@@ -141,7 +141,7 @@ def _what(runs: Sequence[RunRecord]) -> str:
             label = escape(f"Configuration of {run.name}", quote=True)
             body += (
                 f"<details><summary>Configuration of {escape(run.name)}</summary>"
-                f'<pre tabindex="0" role="region" aria-label="{label}">{text}</pre></details>'
+                f'<pre tabindex="0" role="group" aria-label="{label}">{text}</pre></details>'
             )
     return body
 

@@ -100,7 +100,7 @@ def _confusion(run: RunRecord, confusion: Confusion) -> str:
     note = " Only one action occurs, so accuracy says nothing." if confusion.vacuous else ""
     return (
         f"<p>Held-out accuracy {confusion.accuracy:.2%} of {confusion.samples} decisions.{note}</p>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}"><table>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption, quote=True)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr><td></td>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

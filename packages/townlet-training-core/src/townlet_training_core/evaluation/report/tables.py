@@ -48,7 +48,7 @@ def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *
         body.append(f"<tr>{''.join(cells)}</tr>")
     label = escape(caption, quote=True)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">'
         f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

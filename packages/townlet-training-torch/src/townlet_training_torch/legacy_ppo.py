@@ -69,8 +69,12 @@ class ReplayLearner:
         self._space: tuple[int, tuple[int, ...], int] | None = None
         self._told = False
 
-    def prepare(self, *, feature_dim: int, map_shape: tuple[int, ...], action_dim: int, learning_rate: float) -> None:
-        """Go on with the network when it fits the data; otherwise make a fresh one, and warn when one is dropped."""
+    def prepare(self, batch: Any, *, action_dim: int, learning_rate: float, device: str | None = None) -> None:
+        """Go on with the network when it fits ``batch``; otherwise make a fresh one, and warn when one is dropped."""
+        if device is not None and torch.device(device) != self.device:
+            self.device, self.optimizer = torch.device(device), None
+        maps = channels_first(batch.maps.reshape(-1, *batch.maps.shape[2:]))
+        feature_dim, map_shape = int(batch.features.shape[-1]), maps.shape[1:]
         space = (feature_dim, tuple(map_shape), action_dim)
         if self._space is not None and space[:2] == self._space[:2] and action_dim <= self._space[2]:
             space = self._space
@@ -97,6 +101,15 @@ class ReplayLearner:
         """Go on from the weights of ``network``, e.g. a cloned one; moments of the optimiser start anew."""
         self.network = copy.deepcopy(network).to(self.device)
         self._space, self.optimizer = (feature_dim, tuple(map_shape), action_dim), None
+
+    def cloning_table(self, dataset: Any) -> Table | None:
+        """Return a cloning dataset as a table, when the network fits it."""
+        fits = self._space is not None and (dataset.feature_dim, tuple(dataset.map_shape)) == self._space[:2]
+        if not fits or self._space is None or dataset.action_dim > self._space[2]:
+            return None
+        zeros = torch.zeros(len(dataset), device=self.device)
+        maps, features, actions = (part.to(self.device) for part in (dataset.maps, dataset.features, dataset.actions))
+        return Table(maps, features, actions, zeros, zeros, zeros, zeros, zeros)
 
     def snapshot(self) -> Any:
         """Return weights, moments and space, for :meth:`restore`."""
@@ -144,6 +157,9 @@ class ReplayLearner:
         maps = self._flat(channels_first(batch.maps.reshape(-1, *batch.maps.shape[2:])), 1, torch.float32)
         features = self._flat(batch.features, 2, torch.float32)
         actions = self._flat(batch.actions, 2, torch.int64)
+        if self._space is not None and int(actions.max()) >= self._space[2]:
+            msg = f"action {int(actions.max())} lies outside the {self._space[2]} actions that the metadata names ({where})"
+            raise DataError(msg)
         if not (bool(torch.isfinite(maps).all()) and bool(torch.isfinite(features).all())):
             msg = f"PPO observations contained NaN/inf ({where})"
             raise NonFiniteError(msg)

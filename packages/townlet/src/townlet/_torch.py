@@ -54,6 +54,4 @@ def _stand_in(module: str, name: str) -> type:
     def refuse(_self: Any, *_args: Any, **_kwargs: Any) -> None:
         raise TorchNotAvailableError(f"{module}.{name}", install=INSTALL)
 
-    return type(
-        name, (), {"__init__": refuse, "__module__": module, "__doc__": "Stands in for a name that needs torch."}
-    )
+    return type(name, (), {"__init__": refuse, "__module__": module, "__doc__": "A name that needs torch."})

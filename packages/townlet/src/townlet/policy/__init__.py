@@ -8,21 +8,11 @@ from typing import TYPE_CHECKING, Any
 from townlet._torch import lazy_names as _lazy_names
 
 if TYPE_CHECKING:
-    from townlet.policy.bc import (
-        BCTrainer as BCTrainer,
-    )
-    from townlet.policy.bc import (
-        BCTrainingConfig as BCTrainingConfig,
-    )
-    from townlet.policy.bc import (
-        BCTrajectoryDataset as BCTrajectoryDataset,
-    )
-    from townlet.policy.bc import (
-        evaluate_bc_policy as evaluate_bc_policy,
-    )
-    from townlet.policy.bc import (
-        load_bc_samples as load_bc_samples,
-    )
+    from townlet.policy.bc import BCTrainer as BCTrainer
+    from townlet.policy.bc import BCTrainingConfig as BCTrainingConfig
+    from townlet.policy.bc import BCTrajectoryDataset as BCTrajectoryDataset
+    from townlet.policy.bc import evaluate_bc_policy as evaluate_bc_policy
+    from townlet.policy.bc import load_bc_samples as load_bc_samples
     from townlet.policy.runner import PolicyRuntime as PolicyRuntime
     from townlet.policy.runner import TrainingHarness as TrainingHarness
 

@@ -9,21 +9,8 @@ from townlet._torch import torch_available
 from townlet_training_core.errors import TorchNotAvailableError
 
 if TYPE_CHECKING:
-    from townlet_training_torch.legacy import (
-        ConflictAwarePolicyConfig,
-        ConflictAwarePolicyNetwork,
-    )
+    from townlet_training_torch.legacy import ConflictAwarePolicyConfig, ConflictAwarePolicyNetwork
 
-__all__ = [
-    "ConflictAwarePolicyConfig",
-    "ConflictAwarePolicyNetwork",
-    "TorchNotAvailableError",
-    "torch_available",
-]
+__all__ = ["ConflictAwarePolicyConfig", "ConflictAwarePolicyNetwork", "TorchNotAvailableError", "torch_available"]
 
-__getattr__ = _lazy_names(
-    __name__,
-    "townlet_training_torch.legacy",
-    ("ConflictAwarePolicyConfig", "ConflictAwarePolicyNetwork"),
-    fallback="townlet._plain",
-)
+__getattr__ = _lazy_names(__name__, "townlet_training_torch.legacy", __all__, fallback="townlet._plain")

@@ -1,12 +1,7 @@
 """Replay samples, batches and datasets: core's."""
 
-from townlet_training_core.replay.dataset import (
-    ReplayDataset,
-    ReplayDatasetConfig,
-)
-from townlet_training_core.replay.npz import (
-    load_replay_sample,
-)
+from townlet_training_core.replay.dataset import ReplayDataset, ReplayDatasetConfig
+from townlet_training_core.replay.npz import load_replay_sample
 from townlet_training_core.replay.sample import (
     REQUIRED_CONFLICT_FEATURES,
     STEP_ARRAY_FIELDS,

@@ -1,9 +1,5 @@
 """Frames tick by tick: core's."""
 
-from townlet_training_core.rollout.trajectory import (
-    TrajectoryService,
-)
+from townlet_training_core.rollout.trajectory import TrajectoryService
 
-__all__ = [
-    "TrajectoryService",
-]
+__all__ = ["TrajectoryService"]

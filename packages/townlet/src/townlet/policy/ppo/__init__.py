@@ -28,15 +28,4 @@ __all__ = [
     "value_baseline_from_old_preds",
 ]
 
-__getattr__ = _lazy_names(
-    __name__,
-    "townlet_training_torch.legacy",
-    (
-        "AdvantageReturns",
-        "clipped_value_loss",
-        "compute_gae",
-        "normalize_advantages",
-        "policy_surrogate",
-        "value_baseline_from_old_preds",
-    ),
-)
+__getattr__ = _lazy_names(__name__, "townlet_training_torch.legacy", __all__)

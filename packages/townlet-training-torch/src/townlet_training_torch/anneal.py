@@ -64,11 +64,12 @@ class AnnealStrategy:
             stages.append(result)
             if not result.rolled_back and result.checkpoint is not None:
                 good = run.path / result.checkpoint
-                point_latest(good)
                 if stage.mode == "ppo":
                     baselines[label] = baseline_of(result)
                     run.write_result("anneal_baselines", baselines)
-            elif result.mode == "bc":
+            if good is not None and good.is_relative_to(run.path):
+                point_latest(good)  # after a rollback the newest checkpoint is not the one to use
+            if result.rolled_back and result.mode == "bc":
                 break
         rows = [result.model_dump(mode="json") for result in stages]
         atomic_write_json(run.results / "anneal_results.json", rows)

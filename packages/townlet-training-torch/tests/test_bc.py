@@ -1,0 +1,147 @@
+"""Behaviour cloning: judged on held-out trajectories, best epoch kept, exactly resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from townlet_training_core.config.requests import BCRequest
+from townlet_training_core.errors import CapabilityError, DataError, InterruptedRunError
+from townlet_training_core.files import sha256_file
+from townlet_training_core.policy.exported import ExportedPolicy
+from townlet_training_torch.bc import BCStrategy
+from townlet_training_torch.checkpoint import read_snapshot
+from townlet_training_torch.cloning import CloningData
+from townlet_training_torch.networks import build_network, describe
+
+
+def _weights(context: Any, result: Any) -> str:
+    return sha256_file(context.run.path / str(result.checkpoint) / "policy.safetensors")
+
+
+@pytest.mark.parametrize("recurrent", ["none", "gru"])
+@pytest.mark.parametrize("task", ["identity", "masked"])
+def test_the_expert_is_cloned(workshop: Any, task: str, recurrent: str) -> None:
+    workshop.use(task=task)
+    config = workshop.config(bc={"epochs": 12, "learning_rate": 1e-2}, network={"recurrent": recurrent}, num_envs=8)
+    context = workshop.context(config)
+    BCStrategy().prepare(context, BCRequest())
+    result = BCStrategy().run(context, BCRequest())
+    assert result.val_accuracy == 1.0
+    policy = ExportedPolicy.load(context.run.path)
+    played = context.services.evaluation.evaluate(policy, label="clone")
+    assert played.summary.mean.estimate > 0.85 * 8
+    records = workshop.telemetry.of("bc.epoch")
+    assert len(records) == 12
+    assert records[-1]["loss"] < records[0]["loss"]
+    report = json.loads((context.run.results / "bc-report.json").read_text())
+    assert report["macro_f1"] == 1.0
+    assert np.trace(np.array(report["confusion"])) == report["samples"]
+
+
+def test_held_out_trajectories_are_never_trained_on(workshop: Any) -> None:
+    workshop.use(task="identity", agents=3)
+    data = CloningData(workshop.context(workshop.config(num_envs=6)), None)
+    assert not (data.training & data.held_out).any()
+    assert ((data.training | data.held_out) == data.arrays.valid).all()
+    envs_trained = set(np.nonzero(data.training)[1] // 3)
+    envs_held = set(np.nonzero(data.held_out)[1] // 3)
+    assert envs_trained.isdisjoint(envs_held)
+    assert len(envs_held) == 1
+
+
+def test_few_environments_are_split_by_episode(workshop: Any) -> None:
+    workshop.use(task="identity", ticks=8)
+    data = CloningData(workshop.context(workshop.config(num_envs=1)), None)
+    episodes = np.arange(32) // 8
+    held = set(episodes[data.held_out[:, 0]])
+    assert len(held) == 1
+    assert held.isdisjoint(set(episodes[data.training[:, 0]]))
+
+
+def test_one_trajectory_is_not_enough(workshop: Any) -> None:
+    workshop.use(task="identity", ticks=64)
+    with pytest.raises(DataError, match="at least two"):
+        CloningData(workshop.context(workshop.config(num_envs=1)), None)
+
+
+def test_the_best_epoch_is_kept_and_patience_stops(workshop: Any) -> None:
+    workshop.use(task="memory")  # cannot be learned without memory: the held-out loss turns up again
+    config = workshop.config(bc={"epochs": 30, "learning_rate": 0.1, "patience": 2, "max_grad_norm": 0.0})
+    context = workshop.context(config)
+    result = BCStrategy().run(context, BCRequest())
+    records = workshop.telemetry.of("bc.epoch")
+    assert result.epochs == len(records) < 30
+    assert result.val_accuracy == max(record["val_accuracy"] for record in records)
+    snapshot = read_snapshot(context.run.path / str(result.checkpoint))
+    again = workshop.context(config, resume=True)
+    assert BCStrategy().run(again, BCRequest()).val_accuracy == result.val_accuracy
+    assert any(not np.array_equal(snapshot.tensors[n], snapshot.optimizer[f"training/{n}"]) for n in snapshot.tensors)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_a_run_of_2n_equals_a_run_of_n_and_its_resumption(workshop: Any, rounds: int, stop_after: Any) -> None:
+    workshop.use(task="identity", agents=2)
+    config = workshop.config(bc={"dagger_rounds": rounds, "dagger_steps": 8, "epochs": 2}, checkpoint={"every": 1})
+    whole = workshop.context(config, name="whole")
+    expected = BCStrategy().run(whole, BCRequest(epochs=2 if rounds else 4))
+    halves = workshop.context(config, name="halves", stop=stop_after(11 if not rounds else 38))
+    with pytest.raises(InterruptedRunError):
+        BCStrategy().run(halves, BCRequest(epochs=2 if rounds else 4))
+    stopped_at = read_snapshot(sorted(halves.run.checkpoints.glob("0*"))[-1]).step
+    assert 0 < stopped_at < expected.epochs
+    torch.rand(1)
+    again = workshop.context(config, name="halves", resume=True)
+    found = BCStrategy().run(again, BCRequest(epochs=2 if rounds else 4))
+    assert _weights(again, found) == _weights(whole, expected)
+    assert found.val_loss == expected.val_loss
+
+
+def test_dagger_adds_labelled_states_that_the_student_visits(workshop: Any) -> None:
+    workshop.use(task="memory")
+    context = workshop.context(workshop.config(bc={"dagger_steps": 16}))
+    data = CloningData(context, None)
+    network = build_network(describe(data.spaces, context.config.network))
+    before = data.training.sum()
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    data.add_student_round(0, ExportedPolicy(tensors, network.description))
+    assert data.training.sum() == before + 16 * 6
+    assert not data.held_out[-16:].any()
+    assert set(np.unique(data.arrays.actions[-16:])) <= {0, 1}  # the expert's labels, not the student's actions
+
+
+def test_vacuous_data_is_called_out(workshop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    workshop.use(task="bandit")
+    with caplog.at_level(logging.WARNING):
+        BCStrategy().run(workshop.context(workshop.config()), BCRequest())
+    assert "single action" in caplog.text
+    assert all(record["vacuous"] for record in workshop.telemetry.of("bc.epoch"))
+
+
+def test_label_smoothing_class_balance_and_weight_decay_are_honoured(workshop: Any) -> None:
+    workshop.use(task="masked")
+    hashes = set()
+    for number, bc in enumerate(({}, {"label_smoothing": 0.2}, {"class_balance": 1.0}, {"weight_decay": 0.3})):
+        context = workshop.context(workshop.config(bc=bc), name=f"run{number}")
+        hashes.add(_weights(context, BCStrategy().run(context, BCRequest())))
+    assert len(hashes) == 4
+
+
+def test_class_weights_balance_the_classes(workshop: Any) -> None:
+    workshop.use(task="masked")
+    data = CloningData(workshop.context(workshop.config(bc={"class_balance": 1.0})), None)
+    weights = data.class_weights(torch.device("cpu"))
+    assert weights is not None
+    counts = np.bincount(data.arrays.actions[data.training], minlength=4)
+    np.testing.assert_allclose(weights.numpy() * counts, counts.sum() / 4, rtol=1e-5)
+
+
+def test_without_expert_and_manifest_nothing_can_be_cloned(workshop: Any) -> None:
+    workshop.use(task="identity", expert=False)
+    with pytest.raises(CapabilityError, match="no scripted expert to clone"):
+        BCStrategy().prepare(workshop.context(workshop.config()), BCRequest())

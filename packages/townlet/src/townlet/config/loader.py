@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from townlet.config.simulation import SimulationConfig
 
-__all__ = ["load_config"]
+__all__ = ["as_mapping", "load_config"]
 
 
 def load_config(path: Path) -> SimulationConfig:
@@ -30,3 +32,11 @@ def load_config(path: Path) -> SimulationConfig:
     except (ValidationError, yaml.YAMLError) as error:
         msg = f"Invalid config at {path}:\n{error}"
         raise ValueError(msg) from error
+
+
+def as_mapping(config: Any) -> Mapping[str, Any]:
+    """Return a configuration of any kind (model, mapping, plain object) as nested mappings."""
+    if isinstance(config, Mapping):
+        return config
+    dumped = config.model_dump() if hasattr(config, "model_dump") else vars(config)
+    return {key: as_mapping(value) if hasattr(value, "__dict__") else value for key, value in dumped.items()}

@@ -1,26 +1,21 @@
-"""A policy backend that decides nothing, for installations without one."""
+"""A policy backend that decides nothing, for installations without one, and what all backends here share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["StubPolicyBackend", "is_stub_policy"]
+__all__ = ["PolicyBackendBase", "StubPolicyBackend", "is_stub_policy"]
 
 
-class StubPolicyBackend:
-    """Stands where a policy backend would: agents wait, and there is no trajectory."""
+class PolicyBackendBase:
+    """Hash and anneal ratio of a policy backend; it keeps no frames."""
 
-    def __init__(self, config: Any = None, backend: Any = None, **_options: Any) -> None:
-        self.config, self.backend = config, backend
+    def __init__(self) -> None:
         self._policy_hash: str | None = None
         self._anneal_ratio: float | None = None
 
-    def decide(self, world: Any, tick: int) -> dict[str, Any]:  # noqa: ARG002  # the port's signature
-        """Let every agent wait."""
-        return {str(agent): {"kind": "wait"} for agent in getattr(world, "agents", {})}
-
-    def collect_trajectory(self, clear: bool = True) -> list[dict[str, Any]]:  # noqa: ARG002  # as above
+    def collect_trajectory(self, clear: bool = True) -> list[dict[str, Any]]:  # noqa: ARG002  # the port's signature
         """Return no frames."""
         return []
 
@@ -43,6 +38,21 @@ class StubPolicyBackend:
     def set_anneal_ratio(self, ratio: float | None) -> None:
         """Note a ratio."""
         self._anneal_ratio = ratio
+
+    def enable_anneal_blend(self, enabled: bool) -> None:
+        """Take the switch; nothing here blends."""
+
+
+class StubPolicyBackend(PolicyBackendBase):
+    """Stands where a policy backend would: agents wait; any other method that a loop calls does nothing."""
+
+    def __init__(self, config: Any = None, backend: Any = None, **_options: Any) -> None:
+        super().__init__()
+        self.config, self.backend = config, backend
+
+    def decide(self, world: Any, tick: int) -> dict[str, Any]:  # noqa: ARG002  # the port's signature
+        """Let every agent wait."""
+        return {str(agent): {"kind": "wait"} for agent in getattr(world, "agents", {})}
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("_"):

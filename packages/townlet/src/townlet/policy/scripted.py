@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from townlet.policy.fallback import PolicyBackendBase
+
 __all__ = ["ScriptedPolicy", "ScriptedPolicyAdapter", "get_scripted_policy"]
 
 
@@ -33,16 +35,15 @@ def get_scripted_policy(name: str) -> ScriptedPolicy:
     return ScriptedPolicy()
 
 
-class ScriptedPolicyAdapter:
-    """A scripted policy in the shape that a simulation loop drives."""
+class ScriptedPolicyAdapter(PolicyBackendBase):
+    """A scripted policy in the shape that a simulation loop drives; the capture script joins its own frames."""
 
     def __init__(self, policy: ScriptedPolicy) -> None:
+        super().__init__()
         self.policy = policy
         self.last_actions: dict[str, dict[str, Any]] = {}
         self.last_rewards: dict[str, float] = {}
         self.last_terminated: dict[str, bool] = {}
-        self._policy_hash: str | None = None
-        self._anneal_ratio: float | None = None
 
     def decide(self, world: Any, tick: int) -> dict[str, dict[str, Any]]:
         """Ask the script."""
@@ -52,30 +53,3 @@ class ScriptedPolicyAdapter:
     def post_step(self, rewards: Mapping[str, float], terminated: Mapping[str, bool]) -> None:
         """Note what came of it."""
         self.last_rewards, self.last_terminated = dict(rewards), dict(terminated)
-
-    def flush_transitions(self, *_args: Any, **_kwargs: Any) -> list[dict[str, Any]]:
-        """Return no frames: the capture script joins its own."""
-        return []
-
-    def collect_trajectory(self, *, clear: bool = False) -> list[dict[str, Any]]:  # noqa: ARG002  # the port's signature
-        """Return no frames: the capture script joins its own."""
-        return []
-
-    def active_policy_hash(self) -> str | None:
-        """Return the hash that was set."""
-        return self._policy_hash
-
-    def set_policy_hash(self, value: str | None) -> None:
-        """Note a hash."""
-        self._policy_hash = value
-
-    def current_anneal_ratio(self) -> float | None:
-        """Return the ratio that was set."""
-        return self._anneal_ratio
-
-    def set_anneal_ratio(self, ratio: float | None) -> None:
-        """Note a ratio."""
-        self._anneal_ratio = ratio
-
-    def enable_anneal_blend(self, enabled: bool) -> None:
-        """Take the switch; a script blends with nobody."""

@@ -13,10 +13,11 @@ from typing import Any
 from townlet._torch import require_torch
 from townlet.config.training import PPOConfig
 from townlet.policy.training.contexts import TrainingContext
-from townlet.policy.training.epoch_log import ConflictStats, EpochLog, anneal_numbers, dataset_numbers
+from townlet.policy.training.summaries import ConflictStats, anneal_numbers, dataset_numbers
 from townlet_training_core.dto.results import PPO_TELEMETRY_VERSION, PPOTrainingResultDTO
 from townlet_training_core.errors import ConfigurationError, DataError
 from townlet_training_core.replay.npz import load_replay_sample, read_metadata, sidecar
+from townlet_training_core.telemetry.jsonl import JsonlWriter
 
 __all__ = ["PPOStrategy"]
 
@@ -73,7 +74,6 @@ class PPOStrategy:
             behaviour = copy.deepcopy(learner.network)
             cloning = learner.cloning_table(state.cloning) if bc_weight > 0.0 and state.cloning is not None else None
             label = str(getattr(datasets[0], "label", None) or mode)
-            log = EpochLog(log_path, frequency=log_frequency, max_entries=max_log_entries)
             summary: dict[str, Any] = {}
             for epoch in range(1, epochs + 1):
                 started, conflicts = time.perf_counter(), ConflictStats()
@@ -98,7 +98,9 @@ class PPOStrategy:
                 }
                 if context.anneal_context is not None:
                     summary |= anneal_numbers(context.anneal_context, summary)
-                log.write(epoch, summary)
+                if log_path is not None and epoch % max(1, log_frequency) == 0:
+                    with JsonlWriter(Path(log_path), max_entries=max_log_entries) as log:
+                        log.write(summary)
         except Exception:
             learner.restore(before)
             state.ppo = counters

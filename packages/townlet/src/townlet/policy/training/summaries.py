@@ -1,15 +1,13 @@
-"""The summary of a PPO epoch and the JSON lines that it is logged as; keys are fixed by telemetry version 1.2."""
+"""Parts of a PPO epoch's summary; its keys are fixed by telemetry version 1.2."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from townlet_training_core.strategy import AnnealContext
 
-__all__ = ["ConflictStats", "EpochLog", "anneal_numbers", "dataset_numbers"]
+__all__ = ["ConflictStats", "anneal_numbers", "dataset_numbers"]
 
 _EVENTS = {
     "queue_conflict_events": "queue_conflict_count",
@@ -70,34 +68,3 @@ class ConflictStats:
         names = sorted({name for row in self._seen for name in row})
         rows = {name: [row[name] for row in self._seen if name in row] for name in names}
         return {f"conflict.{name}_avg": sum(values) / len(values) for name, values in rows.items()}
-
-
-class EpochLog:
-    """Appends summaries to ``path``; a full file is followed by ``<name>.1``, ``<name>.2``, ...
-
-    A file is open only while a line is written, so that no exception leaks a handle.
-    """
-
-    def __init__(self, path: Path | None, *, frequency: int = 1, max_entries: int | None = None) -> None:
-        self._path = None if path is None else Path(path)
-        self._frequency = max(1, int(frequency))
-        self._max_entries = max_entries if max_entries and max_entries > 0 else None
-        self._part = 0
-
-    def write(self, epoch: int, summary: Mapping[str, Any]) -> None:
-        """Log the summary of ``epoch`` (from 1) when its turn has come."""
-        if self._path is None or epoch % self._frequency:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        while self._max_entries is not None and _lines(self._file()) >= self._max_entries:
-            self._part += 1
-        with self._file().open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(summary) + "\n")
-
-    def _file(self) -> Path:
-        assert self._path is not None
-        return self._path.with_name(f"{self._path.name}.{self._part}") if self._part else self._path
-
-
-def _lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0

@@ -19,6 +19,7 @@ def main(*, iterations: int = 60) -> None:
             "simulation.options.env=CartPole-v1",
             "simulation.num_envs=8",
             "network.hidden_dim=64",
+            "compute.threads=1",
             "ppo.rollout_steps=128",
             "ppo.mini_batch_size=256",
             "ppo.num_epochs=8",
@@ -37,7 +38,7 @@ def main(*, iterations: int = 60) -> None:
         with trainer.services.evaluation as evaluation:
             trained = evaluation.evaluate(make_policy(folder), label="trained").summary.mean
             random = evaluation.evaluate(RandomPolicy(), label="random").summary.mean
-    print(f"{result.steps} transitions: mean return {random.estimate:.1f} -> {trained.estimate:.1f}")
+    print(f"{result.steps:.0f} transitions: mean return {random.estimate:.1f} -> {trained.estimate:.1f}")
 
 
 if __name__ == "__main__":

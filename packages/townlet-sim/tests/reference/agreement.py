@@ -239,10 +239,6 @@ def play(
             found = _step_differences(sim, rows, b, town, stepped=tick > 0) + differences(sim, b, town)
             if found:
                 shown = "\n".join(found[:12])
-                import os
-                if os.environ.get("DBG"):
-                    for a in town.agents: print(a.slot, a.busy, a.errand, a.errand_until, a.hunger, a.energy, a.wallet, a.ingredients, a.portions, a.open, a.shift, town.perturbation, town.price)
-                    print([(tick,a.slot,a.tile,a.busy,a.queue,a.last_action,a.last_ok,a.invalid) for a in town.agents], globals()['LAST'][b], globals()['BEF'][b])
                 msg = f"seed {seeds[b]}, after {tick} ticks, {len(found)} differences:\n{shown}"
                 raise Disagreement(msg)
         if tick == ticks:
@@ -253,8 +249,8 @@ def play(
             expert = [NAMES.index(expert_action(town, agent)) for agent in town.agents]
             chosen = choose(masks, expert)
             actions[b * count : (b + 1) * count] = chosen
-            globals().setdefault('LAST', {})[b] = [NAMES[x] for x in chosen]
-            globals().setdefault('BEF', {})[b] = [(a.slot, a.tile, a.busy, a.queue) for a in town.agents]
+            globals().setdefault("LAST", {})[b] = [NAMES[x] for x in chosen]
+            globals().setdefault("BEF", {})[b] = [(a.slot, a.tile, a.busy, a.queue) for a in town.agents]
             town.step(chosen)
         sim.step(actions, rows)
     sim.close()

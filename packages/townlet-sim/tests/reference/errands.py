@@ -23,7 +23,8 @@ def can(world: World, agent: Agent, action: str, *, acting: bool) -> bool:
     if action == "chat":
         return agent.free and world.tick >= agent.chat_ready and world.chat_partner(agent) is not None
     if action == "give_way":
-        return agent.queue is not None and world.things[agent.queue].queue[-1] != agent.slot
+        behind = agent.queue is not None and world.things[agent.queue].queue[-1] != agent.slot
+        return behind and not agent.gave_way
     if not agent.idle:
         return False
     if action == "use":
@@ -62,7 +63,8 @@ def _food(world: World, agent: Agent, *, emergency: bool) -> str | None:
     economy, expert = world.config.economy, world.config.expert
     power = world.perturbation != "blackout"
     shop = agent.wallet >= economy.ingredients_cost * world.price
-    cook_or_shop = "cook" if agent.ingredients > 0 and power else "shop" if shop else None
+    cook = "cook" if power else None
+    cook_or_shop = cook if agent.ingredients > 0 else "shop" if shop else None
     if agent.portions > 0:
         return "eat"
     if not emergency and agent.wallet < expert.cook_baskets * economy.basket and power and cook_or_shop:

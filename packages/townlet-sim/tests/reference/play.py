@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from reference.errands import can, weigh_errands
 from reference.world import OPPOSITE, STEPS, Agent, Thing, World, clamp
-from townlet_sim.config import TownConfig
+from townlet_sim.config import PROFILES, TownConfig
 from townlet_sim.layout import Layout
 from townlet_sim.spaces import ACTIONS
 
@@ -217,7 +217,7 @@ class Town(World):
             self.begin_use(agent, thing)
         else:
             thing.queue.append(agent.slot)
-            agent.queue, agent.since = thing.number, self.tick
+            agent.queue, agent.since, agent.gave_way = thing.number, self.tick, False
 
     def _do_leave(self, agent: Agent) -> None:
         if agent.queue is not None:
@@ -289,6 +289,7 @@ class Town(World):
         place = queue.index(agent.slot)
         other = self.agents[queue[place + 1]]
         queue[place], queue[place + 1] = queue[place + 1], queue[place]
+        agent.gave_way = True
         self._avoid(agent, [other.slot])
         self.emit(agent.slot, "queue_interaction", other=other.slot, thing=agent.queue, value=1.0)
         self.both_ways(agent, other, 0.05, 0.05, -0.05)
@@ -422,8 +423,6 @@ class Town(World):
     # -- 6. needs and ties -------------------------------------------------------------------------------------
 
     def _play_needs(self, agent: Agent) -> None:
-        from townlet_sim.config import PROFILES
-
         needs = self.config.needs
         hunger, hygiene, energy = PROFILES[agent.profile][1]
         agent.hunger = max(0.0, agent.hunger - needs.hunger_decay * hunger)

@@ -106,6 +106,7 @@ class Agent:
     thing: int | None = None
     queue: int | None = None
     since: int = 0
+    gave_way: bool = False
     ties: list[Tie | None] = field(default_factory=lambda: [None] * 6)
     cool_thing: int | None = None
     cool_until: int = 0
@@ -448,7 +449,7 @@ class World:
             thing for thing in self.things_around(agent.tile) if self.usable(agent, thing) and len(thing.queue) < 4
         ]
         unused = [thing for thing in usable if thing.user is None and not thing.queue]
-        return (unused or usable or [None])[0]
+        return unused[0] if unused else usable[0] if usable else None
 
     def begin_use(self, agent: Agent, thing: Thing) -> None:
         economy, affordances = self.config.economy, self.config.affordances

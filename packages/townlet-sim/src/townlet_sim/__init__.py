@@ -37,13 +37,13 @@ def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int =
     ValueError
         When the map is too small for the agents.
     """
-    from townlet_sim.engine import TownBatch  # noqa: PLC0415
+    from townlet_sim.engine import TownBatch
 
     return TownBatch(TownConfig.model_validate(dict(options)), num_envs, threads=threads)
 
 
 def parallel_env(options: Mapping[str, Any] | None = None, *, render_mode: str | None = None) -> TownParallelEnv:
     """Make one town as a PettingZoo ``ParallelEnv``; see :func:`townlet_sim.env.parallel_env`."""
-    from townlet_sim import env  # noqa: PLC0415
+    from townlet_sim import env
 
     return env.parallel_env(options, render_mode=render_mode)

@@ -6,7 +6,7 @@ dozen arrays instead of a hundred, and saving is copying.
 
 from __future__ import annotations
 
-# Agent, int32: (B, N, AGENT_INTS)
+# Agent, int64: (B, N, AGENT_INTS)
 (
     ALIVE,
     Y,
@@ -88,13 +88,15 @@ from __future__ import annotations
 FREE, USING, EATING, SLEEPING, NAPPING = range(5)
 PRE, ON_TIME, LATE, ABSENT, POST = range(5)
 BED, FRIDGE, STOVE, SHOWER, TILL, WORKPLACE, TYPES = range(7)
-STAY, NORTH, SOUTH, EAST, WEST, USE, LEAVE, EAT, WORK, CHAT, SHARE, GIVE_WAY, COVER, TAKE, BUY, SLEEP, ACTIONS = range(17)
+STAY, NORTH, SOUTH, EAST, WEST, USE, LEAVE, EAT, WORK, CHAT, SHARE, GIVE_WAY, COVER, TAKE, BUY, SLEEP, ACTIONS = range(
+    17
+)
 E_IDLE, E_CAFE, E_COOK, E_SHOP, E_EAT, E_SHOWER, E_SLEEP, E_WORK, ERRANDS = range(9)
 
 TIES = 6
 TRUST, FAMILIARITY, RIVALRY = range(3)
 
-# Object, int32: (B, M, OBJECT_INTS); the queue lies in the last four columns
+# Object, int64: (B, M, OBJECT_INTS); the queue lies in the last four columns
 QUEUE_CAPACITY = 4
 USER, HELD, WAITING, QUEUE_0 = range(4)
 OBJECT_INTS = QUEUE_0 + QUEUE_CAPACITY

@@ -64,7 +64,9 @@ class Needs(_Section):
     dirty_below: Unit = Field(0.2, description="Hygiene below this halves the chance of a chat.")
     nap_ticks: int = Field(60, ge=1, description="Length of the nap forced by energy 0.")
     nap_energy: Unit = Field(0.005, description="Energy gained per tick of a nap.")
-    night_service: bool = Field(False, description="Lift every need to .5 at the start of a day, as the predecessor did.")
+    night_service: bool = Field(
+        False, description="Lift every need to .5 at the start of a day, as the predecessor did."
+    )
 
 
 class Economy(_Section):
@@ -125,12 +127,16 @@ class Employment(_Section):
     """Punctuality and its price."""
 
     grace_ticks: int = Field(5, ge=0, le=120, description="Ticks after the start that still count as on time.")
-    absent_cutoff: int = Field(30, ge=0, le=600, description="Ticks after the start from which a missing agent is absent.")
+    absent_cutoff: int = Field(
+        30, ge=0, le=600, description="Ticks after the start from which a missing agent is absent."
+    )
     late_tick_penalty: Unit = Field(0.005, description="Fine per late tick away.")
     absence_penalty: float = Field(0.2, ge=0.0, le=5.0, description="Fine for an absence.")
     max_absent_shifts: int = Field(3, ge=0, le=20, description="Absences that lead to eviction; 0 disables it.")
     daily_exit_cap: int = Field(2, ge=0, le=50, description="Evictions a day at most.")
-    work_radius: int = Field(2, ge=0, le=16, description="Steps from the tiles beside the workplace that still count as the site.")
+    work_radius: int = Field(
+        2, ge=0, le=16, description="Steps from the tiles beside the workplace that still count as the site."
+    )
     cover_cost: Unit = Field(0.1, description="Share of the own wage that covering costs.")
     cover_share: Unit = Field(0.5, description="Share of the wage that the covered colleague gets.")
     take_bonus: float = Field(1.0, ge=0.0, le=2.0, description="Extra share of the wage for a shift taken over.")
@@ -139,9 +145,15 @@ class Employment(_Section):
 class Queues(_Section):
     """Reservations and queues."""
 
-    cooldown_ticks: int = Field(60, ge=0, le=600, description="Ticks before the same agent may use the same object again.")
-    ghost_step_after: int = Field(3, ge=0, le=100, description="Ticks that a finished user may hold on while others wait; 0 = for ever.")
-    patience_ticks: int = Field(20, ge=1, le=600, description="Waiting ticks after which, again and again, there is a quarrel.")
+    cooldown_ticks: int = Field(
+        60, ge=0, le=600, description="Ticks before the same agent may use the same object again."
+    )
+    ghost_step_after: int = Field(
+        3, ge=0, le=100, description="Ticks that a finished user may hold on while others wait; 0 = for ever."
+    )
+    patience_ticks: int = Field(
+        20, ge=1, le=600, description="Waiting ticks after which, again and again, there is a quarrel."
+    )
 
 
 class Rivalry(_Section):
@@ -203,7 +215,9 @@ class Rewards(_Section):
     needs_scale: Unit = Field(0.05, description="Factor of the needs penalty.")
     survival_tick: Unit = Field(0.002, description="For every tick in town.")
     wage: bool = Field(True, description="Whether wages count.")
-    punctuality_bonus: Unit = Field(0.02, description="Times the on-time share of the shift so far, per tick worked on time.")
+    punctuality_bonus: Unit = Field(
+        0.02, description="Times the on-time share of the shift so far, per tick worked on time."
+    )
     faint_penalty: float = Field(-1.0, ge=-5.0, le=0.0, description="On a faint, after the clip.")
     eviction_penalty: float = Field(-2.0, ge=-5.0, le=0.0, description="On an eviction, after the clip.")
     chat_base: Unit = Field(0.02, description="Of a chat of quality 1, to both (C1).")
@@ -214,9 +228,13 @@ class Rewards(_Section):
     avoid_conflict: Unit = Field(0.005, description="For leaving a rival's queue or giving way to a rival (C2).")
     social_stage: Literal["OFF", "C1", "C2", "C3"] = Field("C3", description="Which social terms count.")
     no_chat_above_deficit: Unit = Field(0.85, description="No social bonus while any deficit is above this.")
-    no_positive_within_death_ticks: int = Field(10, ge=0, le=200, description="No positive sum for so long after an exit.")
+    no_positive_within_death_ticks: int = Field(
+        10, ge=0, le=200, description="No positive sum for so long after an exit."
+    )
     clip_per_tick: float = Field(0.2, gt=0.0, le=1.0, description="Bound on the sum of running terms.")
-    clip_per_episode: float = Field(200.0, gt=0.0, le=1000.0, description="Bound on the sum of running terms over an episode.")
+    clip_per_episode: float = Field(
+        200.0, gt=0.0, le=1000.0, description="Bound on the sum of running terms over an episode."
+    )
     shaping: bool = Field(False, description="Potential-based shaping with -sum of weighted deficits (Ng et al. 1999).")
     shaping_gamma: Unit = Field(0.99, description="Discount of the potential.")
 
@@ -255,7 +273,9 @@ class TownConfig(_Section):
     random_start: bool = Field(False, description="Begin an episode at a random tick of day instead of 0.")
     observation: Literal["hybrid", "full", "compact"] = Field("hybrid", description="Observation variant.")
     centralised_state: bool = Field(False, description="Also give 'state', the same for all agents of a town.")
-    respawn: bool = Field(True, description="A new agent takes the slot of one that left; otherwise the slot stays empty.")
+    respawn: bool = Field(
+        True, description="A new agent takes the slot of one that left; otherwise the slot stays empty."
+    )
     respawn_delay_ticks: int = Field(0, ge=0, description="Ticks that the slot stays empty first.")
     profiles: tuple[Profile, ...] = Field(
         ("balanced", "socialite", "industrious", "stoic"), min_length=1, description="Profiles, dealt round-robin."

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,22 +48,38 @@ _THREADS_PAY_FROM = 256
 
 
 class StepOut(Protocol):
-    """Arrays of S = B * N rows (town-major) that the caller owns and a step writes."""
+    """Arrays of S = B * N rows (town-major) that the caller owns and a step writes.
+
+    An ended slot's next row is the new episode; its true last observation is in ``final_observation``.
+    """
 
     @property
-    def observations(self) -> Mapping[str, NDArray[Any]]: ...
+    def observations(self) -> Mapping[str, NDArray[Any]]:
+        """What each slot sees, by name."""
+
     @property
-    def action_mask(self) -> NDArray[np.bool_]: ...
+    def action_mask(self) -> NDArray[np.bool_]:
+        """(S, A): possible actions."""
+
     @property
-    def alive(self) -> NDArray[np.bool_]: ...
+    def alive(self) -> NDArray[np.bool_]:
+        """(S,): slots that act."""
+
     @property
-    def rewards(self) -> NDArray[np.float32]: ...
+    def rewards(self) -> NDArray[np.float32]:
+        """(S,)."""
+
     @property
-    def terminated(self) -> NDArray[np.bool_]: ...
+    def terminated(self) -> NDArray[np.bool_]:
+        """(S,): left the town."""
+
     @property
-    def truncated(self) -> NDArray[np.bool_]: ...
+    def truncated(self) -> NDArray[np.bool_]:
+        """(S,): cut off by the horizon."""
+
     @property
-    def final_observation(self) -> Mapping[str, NDArray[Any]]: ...
+    def final_observation(self) -> Mapping[str, NDArray[Any]]:
+        """Last observations of slots that ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +134,7 @@ class TownBatch:
         A scenario's start.
     """
 
-    def __init__(
-        self, config: TownConfig, num_envs: int, *, threads: int = 1, given: GivenTown | None = None
-    ) -> None:
+    def __init__(self, config: TownConfig, num_envs: int, *, threads: int = 1, given: GivenTown | None = None) -> None:
         if num_envs < 1 or threads < 1:
             msg = f"num_envs {num_envs!r} and threads {threads!r} must be at least 1"
             raise ValueError(msg)
@@ -174,7 +189,7 @@ class TownBatch:
         workers = min(threads, num_envs) if num_envs * agents >= _THREADS_PAY_FROM else 1
         self._pool = ThreadPoolExecutor(workers - 1, thread_name_prefix="town") if workers > 1 else None
         bounds = [num_envs * k // workers for k in range(workers + 1)]
-        self._ranges = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self._ranges = list(pairwise(bounds))
         self._started = False
 
     def _apply(self, given: GivenTown) -> None:
@@ -343,7 +358,8 @@ class TownBatch:
     @property
     def invalid_actions(self) -> NDArray[np.bool_]:
         """``(S,)``: whether the last action was outside the mask."""
-        return (self._state.agent_i[:, :, c.INVALID] != 0).reshape(-1)
+        flags: NDArray[np.bool_] = self._state.agent_i[:, :, c.INVALID].reshape(-1) != 0
+        return flags
 
     def allocate(self) -> StepRows:
         """Return zeroed arrays that fit."""
@@ -382,9 +398,7 @@ class TownBatch:
     def begin_perturbation(self, town: int, kind: int) -> bool:
         """Begin a perturbation (0 price spike, 1 blackout, 2 outage, 3 arranged meet) now; whether it began."""
         now = int(self._state.town_i[town, c.TICK])
-        return bool(
-            self._kernels.begin_perturbation(self._state, self._layout, self._rules, town, kind, now)
-        )
+        return bool(self._kernels.begin_perturbation(self._state, self._layout, self._rules, town, kind, now))
 
     # ---- inside ----
 
@@ -438,18 +452,19 @@ class TownBatch:
         )
         for array, (shape, dtype), name in zip(rows, expected, rows._fields, strict=True):
             if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-                msg = f"out array {name!r}: expected contiguous {shape} {np.dtype(dtype)}, found {array.shape} {array.dtype}"
+                expectation = f"contiguous {shape} {np.dtype(dtype)}"
+                msg = f"out array {name!r}: expected {expectation}, found {array.shape} {array.dtype}"
                 raise ValueError(msg)
         return rows  # type: ignore[no-any-return]  # the module of kernels is loaded late and untyped
 
 
 def _load_kernels() -> Any:
     """Import the kernels; say so when they must be compiled first."""
-    from townlet_sim.jit import cache_folder  # noqa: PLC0415
+    from townlet_sim.jit import cache_folder
 
     if not cache_folder().exists():
         _LOG.warning("compiling the town's kernels for the first time; this takes about a minute")
-    from townlet_sim import kernels  # noqa: PLC0415
+    from townlet_sim import kernels
 
     module: ModuleType = kernels
     return module

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from pettingzoo import ParallelEnv
+from pettingzoo import ParallelEnv  # type: ignore[import-untyped]  # ships no py.typed
 
 from townlet_sim.config import TownConfig
 from townlet_sim.engine import GivenTown, TownBatch
@@ -36,10 +36,10 @@ def parallel_env(
     return TownParallelEnv(TownConfig.model_validate(dict(options or {})), render_mode=render_mode, given=given)
 
 
-class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[misc,unused-ignore]  # untyped base
+class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[misc]  # untyped base
     """One town; agents are ``agent_0 .. agent_{N-1}``.
 
-    Observations are dictionaries of ``map`` (C, W, W) uint8, ``features`` (F,) float32 and ``action_mask`` (A,) int8.
+    Observations are dictionaries: ``map`` (C, W, W) uint8, ``features`` (F,) float32, ``action_mask`` (A,) int8.
 
     An agent that leaves the town is followed by a new one under the same name, marked by ``infos[...]["exited"]`` and by
     the feature ``ctx_reset_flag``: PettingZoo knows no revival, so this is not a termination. With the option
@@ -53,9 +53,7 @@ class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[
         "render_fps": 8,
     }
 
-    def __init__(
-        self, config: TownConfig, *, render_mode: str | None = None, given: GivenTown | None = None
-    ) -> None:
+    def __init__(self, config: TownConfig, *, render_mode: str | None = None, given: GivenTown | None = None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             msg = f"render_mode {render_mode!r}: expected None or one of {self.metadata['render_modes']}"
             raise ValueError(msg)
@@ -96,6 +94,7 @@ class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, AgentObservation], dict[str, dict[str, Any]]]:
         """Begin an episode; without a seed, the next one of the last seed's sequence."""
+        del options  # part of the interface; an episode has none
         if seed is not None:
             self._seeds = np.random.default_rng(seed)
         self.batch.reset(seed=int(self._seeds.integers(1 << 63)), out=self._rows)
@@ -167,7 +166,7 @@ class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[
         """Return a text or ``(H, W, 3)`` picture of the town, by ``render_mode``."""
         if self.render_mode is None:
             return None
-        from townlet_sim import render  # noqa: PLC0415
+        from townlet_sim import render
 
         if self.render_mode == "ansi":
             return render.render_ansi(self.batch, 0)

@@ -10,12 +10,11 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
-import numba.core.config
 
-__all__ = ["cache_folder", "kernel"]
+__all__ = ["cache_folder", "entry", "kernel"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,15 +22,21 @@ R = TypeVar("R")
 
 def _sources_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    here = Path(__file__).parent
+    # What kernels are made of; an edit elsewhere needs no compilation.
+    modules = [here / f"{name}.py" for name in ("columns", "jit", "layout", "state")]
+    for path in [*modules, *sorted((here / "rules").glob("*.py"))]:
         digest.update(path.name.encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
+_SETTINGS: Any = numba.config
+
+
 def _base() -> Path:
-    if numba.core.config.CACHE_DIR:
-        return Path(numba.core.config.CACHE_DIR)
+    if _SETTINGS.CACHE_DIR:
+        return Path(_SETTINGS.CACHE_DIR)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "townlet-sim"
 
 
@@ -47,11 +52,23 @@ def cache_folder() -> Path:
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function that takes arrays and numbers: serial, without the interpreter lock, cached on disk."""
-    before = numba.core.config.CACHE_DIR
-    numba.core.config.CACHE_DIR = str(_FOLDER)
+    """Compile a function of arrays and numbers that only kernels call: serial, cached on disk.
+
+    It cannot be called from Python: the code that unpacks Python arguments would be half of what is compiled.
+    """
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def entry(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel that Python calls; it runs without the interpreter lock."""
+    return _compiled(function, nogil=True, no_cfunc_wrapper=True)
+
+
+def _compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
+    before = _SETTINGS.CACHE_DIR
+    _SETTINGS.CACHE_DIR = str(_FOLDER)
     try:
-        compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        compiled = numba.njit(cache=True, error_model="numpy", **options)(function)
     finally:
-        numba.core.config.CACHE_DIR = before
+        _SETTINGS.CACHE_DIR = before
     return cast("Callable[P, R]", compiled)

@@ -106,12 +106,12 @@ class LayoutArrays(NamedTuple):
 
     walk: NDArray[np.uint8]  # (L, H, W)
     object_at: NDArray[np.int16]  # (L, H, W), -1 none
-    objects: NDArray[np.int32]  # (L, M, 3): type, y, x
+    objects: NDArray[np.int64]  # (L, M, 3): type, y, x
     dist: NDArray[np.int16]  # (L, M, H, W)
     near: NDArray[np.int16]  # (L, H, W, T), -1 none
     cell: NDArray[np.float32]  # (L, H, W, 3T): the features that depend on the tile alone
-    bed: NDArray[np.int32]  # (L, N)
-    site: NDArray[np.int32]  # (L, N), -1 none
+    bed: NDArray[np.int64]  # (L, N)
+    site: NDArray[np.int64]  # (L, N), -1 none
 
 
 def ring(y: int, x: int) -> Iterator[tuple[int, int]]:
@@ -293,18 +293,14 @@ def _usable(walkable: NDArray[np.bool_], objects: Sequence[PlacedObject]) -> boo
     """Whether all walkable tiles hang together and every object has three tiles beside it."""
     height, width = walkable.shape
     for thing in objects:
-        beside = sum(
-            0 <= y < height and 0 <= x < width and bool(walkable[y, x]) for y, x in ring(thing.y, thing.x)
-        )
+        beside = sum(0 <= y < height and 0 <= x < width and bool(walkable[y, x]) for y, x in ring(thing.y, thing.x))
         if beside < 3:
             return False
     start = np.argwhere(walkable)[0]
     return bool((_flood(walkable, [(int(start[0]), int(start[1]))])[walkable] < UNREACHABLE).all())
 
 
-def layout_arrays(
-    layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.int32] | None = None
-) -> LayoutArrays:
+def layout_arrays(layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.int32] | None = None) -> LayoutArrays:
     """Pack maps for the kernels.
 
     Parameters
@@ -331,12 +327,12 @@ def layout_arrays(
     arrays = LayoutArrays(
         walk=np.zeros((count, height, width), np.uint8),
         object_at=np.full((count, height, width), -1, np.int16),
-        objects=np.full((count, many, 3), -1, np.int32),
+        objects=np.full((count, many, 3), -1, np.int64),
         dist=np.full((count, many, height, width), UNREACHABLE, np.int16),
         near=np.full((count, height, width, c.TYPES), -1, np.int16),
         cell=np.zeros((count, height, width, 3 * c.TYPES), np.float32),
-        bed=np.full((count, agents), -1, np.int32),
-        site=np.full((count, agents), -1, np.int32),
+        bed=np.full((count, agents), -1, np.int64),
+        site=np.full((count, agents), -1, np.int64),
     )
     for number, layout in enumerate(layouts):
         arrays.walk[number] = layout.walkable

@@ -108,9 +108,7 @@ REWARD_TERMS: tuple[str, ...] = (
 
 SOCIAL_STAGES: tuple[str, ...] = ("OFF", "C1", "C2", "C3")
 
-ScriptedPolicy: TypeAlias = Literal[
-    "expert", "greedy", "idle", "random", "selfish", "polite", "freeloader", "helper"
-]
+ScriptedPolicy: TypeAlias = Literal["expert", "greedy", "idle", "random", "selfish", "polite", "freeloader", "helper"]
 SCRIPTED_POLICIES: tuple[ScriptedPolicy, ...] = (
     "expert",
     "greedy",
@@ -172,7 +170,10 @@ def _features() -> tuple[Described, ...]:
         ("neighbor_agent_ratio", "agents on the eight tiles around / 8"),
         ("neighbor_object_ratio", "objects on the eight tiles around / 8"),
         ("reserved_tile_ratio", "objects in use on the eight tiles around / 8"),
-        ("nearest_agent_distance", "larger of row and column distance to the nearest agent seen / window radius; 1 if none"),
+        (
+            "nearest_agent_distance",
+            "larger of row and column distance to the nearest agent seen / window radius; 1 if none",
+        ),
         ("personality_extroversion", "-1 to 1"),
         ("personality_forgiveness", "-1 to 1"),
         ("personality_ambition", "-1 to 1"),

@@ -16,13 +16,16 @@ __all__ = ["RuleArrays", "StateArrays", "allocate_state", "rule_arrays"]
 
 
 class StateArrays(NamedTuple):
-    """Everything that the future of B towns depends on; column numbers are in :mod:`townlet_sim.columns`."""
+    """Everything that the future of B towns depends on; column numbers are in :mod:`townlet_sim.columns`.
 
-    agent_i: NDArray[np.int32]  # (B, N, AGENT_INTS)
+    Integers that kernels hand to one another are 64 bits wide: another width would compile another variant of each.
+    """
+
+    agent_i: NDArray[np.int64]  # (B, N, AGENT_INTS)
     agent_f: NDArray[np.float64]  # (B, N, AGENT_FLOATS)
-    tie_other: NDArray[np.int32]  # (B, N, 6), -1 empty
+    tie_other: NDArray[np.int64]  # (B, N, 6), -1 empty
     tie: NDArray[np.float64]  # (B, N, 6, 3): trust, familiarity, rivalry
-    object_i: NDArray[np.int32]  # (B, M, OBJECT_INTS)
+    object_i: NDArray[np.int64]  # (B, M, OBJECT_INTS)
     town_i: NDArray[np.int64]  # (B, TOWN_INTS)
     town_u: NDArray[np.uint64]  # (B, TOWN_KEYS)
     town_f: NDArray[np.float64]  # (B, TOWN_FLOATS)
@@ -51,11 +54,11 @@ def allocate_state(*, towns: int, agents: int, objects: int, height: int, width:
     """Allocate zeroed state for B towns."""
     events = 6 * agents + 8
     return StateArrays(
-        agent_i=np.zeros((towns, agents, c.AGENT_INTS), np.int32),
+        agent_i=np.zeros((towns, agents, c.AGENT_INTS), np.int64),
         agent_f=np.zeros((towns, agents, c.AGENT_FLOATS), np.float64),
-        tie_other=np.full((towns, agents, c.TIES), -1, np.int32),
+        tie_other=np.full((towns, agents, c.TIES), -1, np.int64),
         tie=np.zeros((towns, agents, c.TIES, 3), np.float64),
-        object_i=np.full((towns, objects, c.OBJECT_INTS), -1, np.int32),
+        object_i=np.full((towns, objects, c.OBJECT_INTS), -1, np.int64),
         town_i=np.zeros((towns, c.TOWN_INTS), np.int64),
         town_u=np.zeros((towns, c.TOWN_KEYS), np.uint64),
         town_f=np.ones((towns, c.TOWN_FLOATS), np.float64),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -18,7 +18,7 @@ from townlet_sim.spaces import ACTIONS
 __all__ = ["TownVectorEnv"]
 
 
-class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[np.float32]]):
+class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArray[Any]]):
     """S = B x N agents as S environments; slot ``b * N + n``.
 
     Parameters
@@ -31,7 +31,10 @@ class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArra
         Worker threads.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata: dict[str, Any] = {  # noqa: RUF012  # an instance variable in the base class
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "render_modes": [],
+    }
 
     def __init__(self, num_towns: int, options: Mapping[str, Any] | None = None, *, threads: int = 1) -> None:
         config = TownConfig.model_validate(dict(options or {}))
@@ -63,6 +66,7 @@ class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArra
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Begin new episodes everywhere; a list of seeds gives one for each town."""
+        del options  # part of the interface; an episode has none
         if isinstance(seed, list):
             seeds = [int(self._seeds.integers(1 << 63)) if value is None else value for value in seed]
             self.batch.reset(seed=seeds, out=self._rows)
@@ -74,7 +78,7 @@ class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArra
 
     def step(
         self, actions: NDArray[np.int64]
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Play one tick; ``infos["final_obs"]`` holds true last observations where ``infos["_final_obs"]``."""
         rows = self._rows
         self.batch.step(np.asarray(actions), rows)
@@ -87,4 +91,5 @@ class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArra
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release the worker threads."""
+        del kwargs
         self.batch.close()

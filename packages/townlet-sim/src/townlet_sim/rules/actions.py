@@ -13,7 +13,7 @@ from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import draw
 from townlet_sim.rules.queues import avoids, leave_queue, release, set_cooldown, start_use
 from townlet_sim.rules.targets import at_site, chat_partner, hungry, late_colleague, till_beside, usable_object
-from townlet_sim.rules.ties import both_ways, change, clamp, emit, find
+from townlet_sim.rules.ties import both_ways, change, clamp, emit, find, occupant
 from townlet_sim.state import RuleArrays, StateArrays
 
 __all__ = ["STEP_X", "STEP_Y", "act", "begin_tick", "write_mask"]
@@ -67,9 +67,7 @@ def write_mask(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, n
         and till_beside(s, g, b, n)
     )
     bed = g.bed[layout, n]
-    mask[c.SLEEP] = (
-        bed >= 0 and s.agent_f[b, n, c.ENERGY] < r.f[c.F_CAN_SLEEP_BELOW] and g.dist[layout, bed, y, x] == 0
-    )
+    mask[c.SLEEP] = bed >= 0 and s.agent_f[b, n, c.ENERGY] < r.f[c.F_CAN_SLEEP_BELOW] and g.dist[layout, bed, y, x] == 0
 
 
 @kernel
@@ -109,14 +107,14 @@ def _lets_pass(s: StateArrays, b: int, m: int, action: int) -> bool:
     if busy == c.FREE:
         stays = action <= c.STAY or action >= c.ACTIONS or not s.mask[b, m, action]
         return stays and s.agent_i[b, m, c.QUEUE] < 0
-    return busy != c.USING
+    return bool(busy != c.USING)
 
 
 @kernel
 def _can_walk(s: StateArrays, b: int, n: int) -> bool:
     """Whether n is free or only holds: a shared meal may have begun in this tick."""
     busy = s.agent_i[b, n, c.BUSY]
-    return busy == c.FREE or (busy == c.USING and s.agent_i[b, n, c.BUSY_LEFT] == 0)
+    return bool(busy == c.FREE or (busy == c.USING and s.agent_i[b, n, c.BUSY_LEFT] == 0))
 
 
 @kernel
@@ -125,18 +123,13 @@ def _move(s: StateArrays, r: RuleArrays, b: int, n: int, action: int, actions: N
         return False
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
     ny, nx = y + STEP_Y[action], x + STEP_X[action]
-    m = s.occupied[b, ny, nx]
+    m = occupant(s, b, ny, nx)
     if m < 0:
         s.occupied[b, y, x] = -1
         _step_to(s, r, b, n, ny, nx, now)
         return True
     opposite = _OPPOSITE[action]
-    if (
-        s.agent_i[b, m, c.ACTED] == 0
-        and actions[m] == opposite
-        and s.mask[b, m, opposite]
-        and _can_walk(s, b, m)
-    ):
+    if s.agent_i[b, m, c.ACTED] == 0 and actions[m] == opposite and s.mask[b, m, opposite] and _can_walk(s, b, m):
         _step_to(s, r, b, n, ny, nx, now)
         _step_to(s, r, b, m, y, x, now)
         s.agent_i[b, m, c.ACTED] = 1
@@ -202,7 +195,7 @@ def _chat_gain(s: StateArrays, r: RuleArrays, b: int, n: int, m: int, quality: f
                 r.f[c.F_BONUS_TRUST] * s.tie[b, n, place, c.TRUST]
                 + r.f[c.F_BONUS_FAMILIARITY] * s.tie[b, n, place, c.FAMILIARITY]
             )
-    return min(r.f[c.F_CHAT_CAP], max(0.0, quality * (r.f[c.F_CHAT_BASE] + bonus)))
+    return float(min(r.f[c.F_CHAT_CAP], max(0.0, quality * (r.f[c.F_CHAT_BASE] + bonus))))
 
 
 @kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import entry, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import draw, key
 from townlet_sim.rules.queues import stop
@@ -44,7 +44,7 @@ def _open_shift(s: StateArrays, b: int, n: int) -> None:
 
 
 @kernel
-def enter(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> None:
+def enter(s: StateArrays, r: RuleArrays, b: int, n: int) -> None:
     """Let a new agent take the slot n (not yet placed on the map); counters of the slot's episode stay."""
     ai, af = s.agent_i[b, n], s.agent_f[b, n]
     kept = (ai[c.SHIFTS_DONE], ai[c.SHIFTS_ATTENDED], ai[c.SHIFTS_LATE], ai[c.SPAWNS], ai[c.GUARD_UNTIL], ai[c.INVALID])
@@ -79,7 +79,7 @@ def enter(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> Non
 def potential(s: StateArrays, r: RuleArrays, b: int, n: int) -> float:
     """Return minus the scaled weighted deficits."""
     af = s.agent_f[b, n]
-    return (
+    return float(
         -(
             r.f[c.F_HUNGER_WEIGHT] * (1.0 - af[c.HUNGER])
             + r.f[c.F_HYGIENE_WEIGHT] * (1.0 - af[c.HYGIENE])
@@ -130,7 +130,7 @@ def begin_episode(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int) -> Non
             for column in range(3):
                 s.tie[b, n, place, column] = 0.0
     for n in range(agents):
-        enter(s, g, r, b, n)
+        enter(s, r, b, n)
         for column in range(4):
             if not np.isnan(r.given_f[n, column]):
                 s.agent_f[b, n, c.HUNGER + column] = r.given_f[n, column]
@@ -215,13 +215,13 @@ def depart(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> None:
     ai[c.RESPAWN_AT] = now + r.i[c.I_RESPAWN_DELAY] if r.i[c.I_RESPAWN] != 0 else -1
 
 
-@kernel
+@entry
 def respawns(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> None:
     """Fill empty slots whose time has come."""
     for n in range(s.agent_i.shape[1]):
         ai = s.agent_i[b, n]
         if ai[c.ALIVE] == 0 and 0 <= ai[c.RESPAWN_AT] <= now:
-            enter(s, g, r, b, n)
+            enter(s, r, b, n)
             ai[c.SPAWNS] += 1
             place_best(s, g, b, n, g.bed[s.town_i[b, c.LAYOUT], n])
             tod = (s.town_i[b, c.START] + now) % r.i[c.I_DAY]

@@ -31,7 +31,7 @@ def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> in
         kind = c.TILL
     elif errand == c.E_SHOWER:
         kind = c.SHOWER
-    return int(g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind])
+    return 0 + g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind]
 
 
 @kernel
@@ -41,7 +41,7 @@ def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
         return 0
     if place < 0:
         return _NOWHERE
-    return int(g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]])
+    return 0 + g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]]
 
 
 @kernel
@@ -70,9 +70,9 @@ def _due(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: in
     if start < 0 or g.site[layout, n] < 0:
         return False
     if s.agent_i[b, n, c.SHIFT_OPEN] != 0:
-        return s.agent_i[b, n, c.SHIFT] != c.ABSENT
+        return bool(s.agent_i[b, n, c.SHIFT] != c.ABSENT)
     ahead = (start - tod) % r.i[c.I_DAY]
-    return ahead <= _path(s, g, b, n, c.E_WORK) + r.i[c.I_EARLY]
+    return bool(ahead <= _path(s, g, b, n, c.E_WORK) + r.i[c.I_EARLY])
 
 
 @kernel
@@ -98,11 +98,7 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: 
             if time <= spare and value > best:
                 best, errand = value, food
     price = r.f[c.F_SHOWER_COST] * s.town_f[b, c.PRICE]
-    if (
-        af[c.HYGIENE] < r.f[c.F_SHOWER_BELOW]
-        and s.town_i[b, c.PERTURBATION] != c.OUTAGE
-        and af[c.WALLET] >= price
-    ):
+    if af[c.HYGIENE] < r.f[c.F_SHOWER_BELOW] and s.town_i[b, c.PERTURBATION] != c.OUTAGE and af[c.WALLET] >= price:
         path = _path(s, g, b, n, c.E_SHOWER)
         lack = 1.0 - af[c.HYGIENE]
         time = path + r.i[c.I_SHOWER_TICKS]
@@ -171,14 +167,18 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
     ai[c.REACHED] = 1
     if place >= 0:
         away = g.dist[s.town_i[b, c.LAYOUT], place, ai[c.Y], ai[c.X]]
-        if errand == c.E_WORK and 1 < away <= r.i[c.I_WORK_RADIUS]:
+        radius = 0
+        if errand == c.E_WORK:
+            radius = r.i[c.I_WORK_RADIUS]
+        elif errand == c.E_IDLE:
+            radius = _IDLE_RADIUS
+        if errand == c.E_WORK and 1 < away <= radius:
             # Go on into the room while there is a free way, so that colleagues can enter behind.
             ai[c.HINT] = next_step(s, g, b, n, place, now, True)
             ai[c.REACHED] = 1 if ai[c.HINT] == 0 else 0
-        elif away > 0 and not (errand == c.E_WORK and away <= r.i[c.I_WORK_RADIUS]):
-            if errand != c.E_IDLE or away > _IDLE_RADIUS:
-                ai[c.REACHED] = 0
-                ai[c.HINT] = next_step(s, g, b, n, place, now, False)
+        elif away > radius:
+            ai[c.REACHED] = 0
+            ai[c.HINT] = next_step(s, g, b, n, place, now, False)
 
 
 @kernel

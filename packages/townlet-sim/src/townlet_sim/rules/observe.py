@@ -73,12 +73,12 @@ def write_map(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, im
                     image[people, y, x] = 1
                     nearest = min(nearest, max(abs(y - radius), abs(x - radius)))
                 if things > _MANY and g.object_at[layout, wy, wx] >= 0:
-                    _object_pixel(s, g, b, variant, g.object_at[layout, wy, wx], y, x, image)
+                    _object_pixel(s, g, b, variant, 0 + g.object_at[layout, wy, wx], y, x, image)
                 if variant == 1 and g.walk[layout, wy, wx] == 0 and g.object_at[layout, wy, wx] < 0:
                     image[0, y, x] = 1
                 elif variant == 2:
                     image[4, y, x] = g.walk[layout, wy, wx]
-    return min(nearest / radius, 1.0)
+    return float(min(nearest / radius, 1.0))
 
 
 @kernel
@@ -146,7 +146,7 @@ def _write_around(s: StateArrays, g: LayoutArrays, b: int, n: int, row: NDArray[
             continue
         if s.occupied[b, ny, nx] >= 0:
             people += 1
-        thing = g.object_at[layout, ny, nx]
+        thing = 0 + g.object_at[layout, ny, nx]
         if thing >= 0:
             things += 1
             if s.object_i[b, thing, c.USER] >= 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import entry, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.calendar import place_best
 from townlet_sim.rules.chance import draw
@@ -49,7 +49,7 @@ def _meet(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> b
     return True
 
 
-@kernel
+@entry
 def begin_perturbation(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, kind: int, now: int) -> bool:
     """Begin a perturbation of a kind; whether it began."""
     span = r.i[c.I_MAX_0 + kind] - r.i[c.I_MIN_0 + kind] + 1

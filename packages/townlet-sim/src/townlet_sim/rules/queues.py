@@ -19,17 +19,16 @@ def affordable(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, t
     kind = g.objects[s.town_i[b, c.LAYOUT], thing, 0]
     price = s.town_f[b, c.PRICE]
     if kind == c.FRIDGE:
-        return s.agent_f[b, n, c.WALLET] >= r.f[c.F_MEAL_COST] * price
+        return bool(s.agent_f[b, n, c.WALLET] >= r.f[c.F_MEAL_COST] * price)
     if kind == c.STOVE:
-        return (
+        return bool(
             s.agent_i[b, n, c.INGREDIENTS] > 0
             and s.agent_i[b, n, c.PORTIONS] + r.i[c.I_PORTIONS] <= r.i[c.I_MAX_PORTIONS]
             and s.town_i[b, c.PERTURBATION] != c.BLACKOUT
         )
     if kind == c.SHOWER:
-        return (
-            s.agent_f[b, n, c.WALLET] >= r.f[c.F_SHOWER_COST] * price
-            and s.town_i[b, c.PERTURBATION] != c.OUTAGE
+        return bool(
+            s.agent_f[b, n, c.WALLET] >= r.f[c.F_SHOWER_COST] * price and s.town_i[b, c.PERTURBATION] != c.OUTAGE
         )
     return False
 
@@ -112,7 +111,7 @@ def stop(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> None:
 def avoids(s: StateArrays, r: RuleArrays, b: int, n: int, m: int) -> bool:
     """Whether m is a rival that n avoids."""
     place = find(s, b, n, m)
-    return place >= 0 and s.tie[b, n, place, c.RIVALRY] >= r.f[c.F_AVOID]
+    return bool(place >= 0 and s.tie[b, n, place, c.RIVALRY] >= r.f[c.F_AVOID])
 
 
 @kernel

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import entry, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import mix
 from townlet_sim.rules.errands import next_step
@@ -62,9 +62,9 @@ def _greedy(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> i
     if af[c.WALLET] < r.f[c.F_MEAL_COST] and ai[c.SHIFT_OPEN] != 0:
         place, action = int(g.site[layout, n]), c.WORK
     elif af[c.HUNGER] <= af[c.HYGIENE] and af[c.HUNGER] <= af[c.ENERGY]:
-        place = int(g.near[layout, y, x, c.FRIDGE])
+        place = 0 + g.near[layout, y, x, c.FRIDGE]
     elif af[c.HYGIENE] <= af[c.ENERGY]:
-        place = int(g.near[layout, y, x, c.SHOWER])
+        place = 0 + g.near[layout, y, x, c.SHOWER]
     else:
         place, action = int(g.bed[layout, n]), c.SLEEP
     if place < 0 or mask[action]:
@@ -121,7 +121,7 @@ def _partner(s: StateArrays, r: RuleArrays, b: int, n: int, kind: int) -> int:
     return _expert(s, r, b, n)
 
 
-@kernel
+@entry
 def scripted_range(
     s: StateArrays,
     g: LayoutArrays,

@@ -6,7 +6,7 @@ from townlet_sim import columns as c
 from townlet_sim.jit import kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.queues import affordable
-from townlet_sim.rules.ties import find
+from townlet_sim.rules.ties import find, occupant
 from townlet_sim.state import RuleArrays, StateArrays
 
 __all__ = ["RING_X", "RING_Y", "at_site", "chat_partner", "hungry", "late_colleague", "till_beside", "usable_object"]
@@ -25,7 +25,7 @@ def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
         ny, nx = y + RING_Y[k], x + RING_X[k]
         if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2]:
             continue
-        thing = g.object_at[layout, ny, nx]
+        thing = 0 + g.object_at[layout, ny, nx]
         if thing < 0:
             continue
         kind = g.objects[layout, thing, 0]
@@ -35,9 +35,9 @@ def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
         if waiting >= c.QUEUE_CAPACITY or not affordable(s, g, r, b, n, thing, now):
             continue
         if s.object_i[b, thing, c.USER] < 0 and waiting <= 0:
-            return int(thing)
+            return thing
         if second < 0:
-            second = int(thing)
+            second = thing
     return second
 
 
@@ -49,7 +49,7 @@ def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int
         ny, nx = y + RING_Y[k], x + RING_X[k]
         if ny < 0 or nx < 0 or ny >= s.occupied.shape[1] or nx >= s.occupied.shape[2]:
             continue
-        m = s.occupied[b, ny, nx]
+        m = occupant(s, b, ny, nx)
         if m < 0 or s.agent_i[b, m, c.BUSY] != c.FREE or now < s.agent_i[b, m, c.CHAT_READY]:
             continue
         own, theirs = find(s, b, n, m), find(s, b, m, n)
@@ -57,7 +57,7 @@ def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int
             continue
         if theirs >= 0 and s.tie[b, m, theirs, c.RIVALRY] >= r.f[c.F_AVOID]:
             continue
-        return int(m)
+        return m
     return -1
 
 
@@ -69,14 +69,14 @@ def hungry(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
         ny, nx = y + RING_Y[k], x + RING_X[k]
         if ny < 0 or nx < 0 or ny >= s.occupied.shape[1] or nx >= s.occupied.shape[2]:
             continue
-        m = s.occupied[b, ny, nx]
+        m = occupant(s, b, ny, nx)
         if (
             m >= 0
             and s.agent_i[b, m, c.BUSY] == c.FREE
             and s.agent_i[b, m, c.QUEUE] < 0
             and s.agent_f[b, m, c.HUNGER] < r.f[c.F_SHARE_BELOW]
         ):
-            return int(m)
+            return m
     return -1
 
 
@@ -87,7 +87,7 @@ def at_site(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> b
     site = g.site[layout, n]
     if site < 0:
         return False
-    return g.dist[layout, site, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]] <= r.i[c.I_WORK_RADIUS]
+    return bool(g.dist[layout, site, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]] <= r.i[c.I_WORK_RADIUS])
 
 
 @kernel
@@ -106,7 +106,7 @@ def late_colleague(s: StateArrays, r: RuleArrays, b: int, n: int, acting: bool) 
             and s.agent_i[b, m, c.WORKED] == 0
             and (not acting or s.agent_i[b, m, c.WORKED_LAST] == 0)
         ):
-            return int(m)
+            return m
     return -1
 
 
@@ -115,5 +115,5 @@ def till_beside(s: StateArrays, g: LayoutArrays, b: int, n: int) -> bool:
     """Whether n stands beside a till."""
     layout = s.town_i[b, c.LAYOUT]
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
-    till = g.near[layout, y, x, c.TILL]
-    return till >= 0 and g.dist[layout, till, y, x] == 0
+    till = 0 + g.near[layout, y, x, c.TILL]
+    return bool(till >= 0 and g.dist[layout, till, y, x] == 0)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import entry, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.actions import act, begin_tick, write_mask
 from townlet_sim.rules.calendar import begin_episode, calendar, depart, note_exits, respawns
@@ -53,9 +53,7 @@ def _publish(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, o
 
 
 @kernel
-def _play(
-    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, actions: NDArray[np.int64], out: OutArrays
-) -> None:
+def _play(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, actions: NDArray[np.int64], out: OutArrays) -> None:
     """Play one tick of a town."""
     agents = s.agent_i.shape[1]
     now = s.town_i[b, c.TICK]
@@ -100,7 +98,7 @@ def _play(
     s.town_i[b, c.TICK] = after
 
 
-@kernel
+@entry
 def run_range(
     s: StateArrays,
     g: LayoutArrays,

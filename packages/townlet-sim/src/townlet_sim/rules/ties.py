@@ -6,7 +6,7 @@ from townlet_sim import columns as c
 from townlet_sim.jit import kernel
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["both_ways", "change", "clamp", "conflict", "emit", "find", "forget"]
+__all__ = ["both_ways", "change", "clamp", "conflict", "emit", "find", "forget", "occupant"]
 
 
 @kernel
@@ -27,6 +27,12 @@ def emit(s: StateArrays, b: int, kind: int, slot: int, other: int, thing: int, v
         s.event_i[b, count, 3] = other
         s.event_i[b, count, 4] = thing
         s.event_f[b, count] = value
+
+
+@kernel
+def occupant(s: StateArrays, b: int, y: int, x: int) -> int:
+    """Return the slot of the agent on a tile, -1 for none (as a wide integer)."""
+    return 0 + s.occupied[b, y, x]
 
 
 @kernel

@@ -178,6 +178,7 @@ def read(report: Report, folder: Path, path: Path, batches: int) -> None:
     raw = raw_columns(store, folder / "raw")
     paths = npz_files(store, folder / "npz", files=800)
     drawn = MiniBatches(store, batch_size=BATCH, seed=0)
+    batches = min(batches, len(store) // BATCH)
     order = drawn.order(0)[: batches * BATCH].reshape(batches, BATCH)
     order.sort(axis=1)
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from townlet_training_core.runs import RunDirectory, describe_environment, new_r
 from townlet_training_core.services import TrainingServices
 from townlet_training_core.strategy import PreparationContext, TrainingContext, TrainingStrategy
 from townlet_training_core.telemetry.events import NullProgress, Progress, TelemetrySink
-from townlet_training_core.telemetry.jsonl import JsonlTelemetry
+from townlet_training_core.telemetry.tensorboard import open_telemetry, require_tensorboard
 
 __all__ = ["TrainingOrchestrator"]
 
@@ -40,7 +40,7 @@ class TrainingOrchestrator:
     progress, stop:
         Where progress is shown, and the event that asks a run to save and stop.
     telemetry:
-        Makes the sink of a run; the default writes ``telemetry.jsonl``.
+        Makes the sink of a run; the default writes ``telemetry.jsonl`` and, where asked for, TensorBoard events.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class TrainingOrchestrator:
         stop: threading.Event | None = None,
         telemetry: Callable[[RunDirectory, TrainingConfig], TelemetrySink] | None = None,
     ) -> None:
+        if config.telemetry.tensorboard:
+            require_tensorboard()
         self.config = config
         self.runs_dir = runs_dir
         self.services = services or TrainingServices.from_config(config)
         self._progress = progress or NullProgress()
         self._stop = stop or threading.Event()
-        self._telemetry = telemetry or JsonlTelemetry.for_run
+        self._telemetry = telemetry or open_telemetry
 
     def run(
         self, strategy: Strategy, request: TrainingRequest | None = None, *, run_id: str | None = None, **fields: Any

@@ -11,6 +11,8 @@ import json
 import mmap
 import struct
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -79,22 +81,23 @@ def write_tensors(
     text += b" " * (-len(text) % 8)
     digest, size = hashlib.sha256(), 0
     try:
-        with atomic_open(path) as stream:
-            for chunk in (struct.pack("<Q", len(text)), text):
+        # The checksum is reckoned beside the writing; one worker keeps the order of the chunks.
+        with ThreadPoolExecutor(1, thread_name_prefix="sha256") as worker, atomic_open(path) as stream:
+            chunks = [struct.pack("<Q", len(text)), text]
+            pieces = (_bytes(piece) for name in order for piece in tensors[name])
+            for chunk in chain(chunks, pieces):
+                worker.submit(digest.update, chunk)
                 stream.write(chunk)
-                digest.update(chunk)
                 size += len(chunk)
-            for name in order:
-                for piece in tensors[name]:
-                    little = np.ascontiguousarray(piece, piece.dtype.newbyteorder("<"))
-                    view = little.reshape(-1).view(np.uint8).data
-                    stream.write(view)
-                    digest.update(view)
-                    size += len(view)
     except OSError as error:
         msg = f"shard {str(path)!r} cannot be written: {error.strerror or error}; what was sealed before is kept"
         raise DataError(msg) from error
     return size, digest.hexdigest()
+
+
+def _bytes(piece: NDArray[Any]) -> memoryview:
+    little = np.ascontiguousarray(piece, piece.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
 
 
 def map_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -35,6 +35,7 @@ DIFFERENCES: dict[str, Draw] = {  # all of mean 0 and deviation 1
     "skewed up (exponential)": lambda rng, n: rng.exponential(size=n) - 1,
     "skewed down (exponential)": lambda rng, n: 1 - rng.exponential(size=n),
     "rare disasters (5 %)": lambda rng, n: (0.05 - (rng.random(n) < 0.05)) / np.sqrt(0.05 * 0.95),
+    "skewed down (lognormal)": lambda rng, n: (np.sqrt(np.e) - np.exp(rng.normal(size=n))) / np.sqrt((np.e - 1) * np.e),
     "three values": lambda rng, n: rng.choice([-1.0, 0.0, 1.0], p=[0.25, 0.5, 0.25], size=n) * np.sqrt(2),
 }
 

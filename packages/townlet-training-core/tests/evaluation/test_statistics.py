@@ -57,6 +57,22 @@ def test_the_lower_bound_of_strata_weighs_tasks_alike() -> None:
         statistics.mean_lower_bound([[1.0]], alpha=0.05)
 
 
+def test_the_lower_bound_is_wary_of_rare_disasters() -> None:
+    # 63 small gains and one great loss.
+    values = np.array([0.2] * 63 + [-5.0])
+    student = values.mean() - statistics.student_t_quantile(0.95, 63) * values.std(ddof=1) / 8
+    bound = statistics.mean_lower_bound([values], alpha=0.05)
+    assert bound < student - 0.2
+    # Mirrored, the skew is upwards and changes nothing.
+    mirrored = statistics.mean_lower_bound([-values], alpha=0.05)
+    assert mirrored == pytest.approx(-values.mean() - (values.mean() - student))
+    # Hall's own formula for one sample, g = skewness / sqrt(n).
+    skew = float(((values - values.mean()) ** 3).mean() / values.std() ** 3)
+    g, t = skew / 8, statistics.student_t_quantile(0.95, 63)
+    wide = 3 / g * (math.cbrt(1 + g * (t - g / 6)) - 1)
+    assert bound == pytest.approx(values.mean() - wide * values.std(ddof=1) / 8)
+
+
 def test_an_interval_widens_towards_students() -> None:
     values = np.random.default_rng(3).normal(size=16)
     interval = statistics.bootstrap_mean(values, resamples=20_000)

@@ -35,7 +35,7 @@ class _Pages(Record):
 
 def spending(look: int) -> float:
     """Return the share of alpha that streaks beginning at this look may spend; the shares sum to one."""
-    return 1.0 / (look * (look + 1))
+    return 2.0 / ((look + 1) * (look + 2))
 
 
 def look_level(look: int, *, alpha: float, required_passes: int) -> float:
@@ -44,10 +44,10 @@ def look_level(look: int, *, alpha: float, required_passes: int) -> float:
     A false promotion that begins at look ``i`` needs ``required_passes`` false passes on independent seeds.
     With levels ``(alpha * w_i) ** (1 / required_passes)``, falling in ``i``, it has probability at most
     ``alpha * w_i``, and the ``w_i`` sum to one: the chance of *ever* promoting falsely against one release is
-    at most ``alpha``, however often the gate is asked and with however many candidates. No look is easier
-    than ``alpha`` itself.
+    at most ``alpha``, however often the gate is asked and with however many candidates. One look of several may
+    thus be less strict than ``alpha``; the streak is stricter.
     """
-    return min(alpha, math.pow(alpha * spending(look), 1.0 / required_passes))
+    return math.pow(alpha * spending(look), 1.0 / required_passes)
 
 
 class LookBook:

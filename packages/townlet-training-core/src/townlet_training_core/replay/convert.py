@@ -74,7 +74,7 @@ def survey_samples(samples: Iterable[ReplaySample], *, label: str = "replay") ->
     for sample in samples:
         first = first or sample
         action_dim = max(action_dim, _action_dim(sample), int(sample.actions.max(initial=-1)) + 1)
-        filled = filled or bool(sample.old_log_probs.any() or sample.value_preds.any())
+        filled = filled or _is_filled(sample.old_log_probs) or _is_filled(sample.value_preds)
         here = set(sample.metadata.get("absent") or ()) & {"log_probs", "values"}
         said = here if said is None else said & here
     if first is None or said is None:
@@ -119,6 +119,11 @@ def transitions_from_samples(
         records=tuple(_record(sample, survey.absent) for sample in listed),
         label=label,
     )
+
+
+def _is_filled(array: NDArray[Any]) -> bool:
+    """Whether there is anything but plain zeros (a negative zero was computed by somebody)."""
+    return bool(array.any() or (array.dtype.kind == "f" and np.signbit(array).any()))
 
 
 def _action_dim(sample: ReplaySample) -> int:
@@ -184,7 +189,7 @@ def _record(sample: ReplaySample, hidden: frozenset[str]) -> dict[str, Any]:
         "features": [list(sample.features.shape[1:]), sample.features.dtype.str],
         "hidden_dtypes": dtypes,
         # Without a step there is no row that could hold the bootstrap value.
-        "lone_values": sample.value_preds.tolist() if not sample.timesteps else None,
+        "lone_values": sample.value_preds.tobytes().hex() if not sample.timesteps else None,
         "value_dtype": sample.value_preds.dtype.str,
         "hidden_shape": list(sample.old_log_probs.shape[1:]),
         "value_shape": list(sample.value_preds.shape[1:]),
@@ -237,9 +242,8 @@ def _restore(
     if "value_preds" in hidden:
         values = np.zeros((value_steps, *record["value_shape"]), np.dtype(hidden["value_preds"]))
     elif not steps:
-        values = np.array(record["lone_values"], np.dtype(record["value_dtype"])).reshape(
-            value_steps, *record["value_shape"]
-        )
+        stored = np.frombuffer(bytes.fromhex(record["lone_values"]), np.dtype(record["value_dtype"]))
+        values = stored.reshape(value_steps, *record["value_shape"]).copy()
     elif value_steps == steps:
         values = rows["values"]
     else:

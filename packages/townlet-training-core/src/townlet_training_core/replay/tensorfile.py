@@ -83,9 +83,8 @@ def write_tensors(
     try:
         # The checksum is reckoned beside the writing; one worker keeps the order of the chunks.
         with ThreadPoolExecutor(1, thread_name_prefix="sha256") as worker, atomic_open(path) as stream:
-            chunks = [struct.pack("<Q", len(text)), text]
-            pieces = (_bytes(piece) for name in order for piece in tensors[name])
-            for chunk in chain(chunks, pieces):
+            head = [memoryview(struct.pack("<Q", len(text)) + text)]
+            for chunk in chain(head, (_bytes(piece) for name in order for piece in tensors[name])):
                 worker.submit(digest.update, chunk)
                 stream.write(chunk)
                 size += len(chunk)

@@ -1,0 +1,62 @@
+"""What the scripts share: flags written as one line, JSON on standard output, one way to end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from townlet_training_core.errors import TorchNotAvailableError, TownletError
+
+__all__ = ["emit", "parser", "run", "say"]
+
+_TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "path": Path, "str": str}
+
+
+def parser(description: str, flags: str) -> argparse.ArgumentParser:
+    """Build a parser from words such as ``config:path --ticks:int=100 --output:path! --compress include:str*``.
+
+    A word is a name, its type, and a default after ``=``. ``!`` requires it, ``*`` and ``+`` take several, ``?`` makes
+    a positional optional, ``a|b`` lists choices. An option without a type is a switch.
+    """
+    made = argparse.ArgumentParser(description=description)
+    for word in flags.split():
+        name, _, kind = word.partition(":")
+        if not kind:
+            made.add_argument(name, **({"action": "store_true"} if name.startswith("--") else {}))
+            continue
+        kind, _, text = kind.partition("=")
+        plain = kind.rstrip("!*+?")
+        options: dict[str, Any] = {"choices": plain.split("|")} if "|" in plain else {"type": _TYPES[plain]}
+        if text:
+            options["default"] = _TYPES.get(plain, str)(text)
+        if kind[-1] == "!":
+            options["required"] = True
+        elif kind[-1] in "*+?":
+            options["nargs"] = kind[-1]
+        made.add_argument(name, **options)
+    return made
+
+
+def say(text: str) -> None:
+    """Write a line on standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def emit(payload: Any) -> None:
+    """Write JSON on standard output."""
+    say(json.dumps(payload, indent=2, default=str))
+
+
+def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> None:
+    """Run a script and end the process as it says; what the library refuses is one line and exit code 1."""
+    try:
+        code = main(argv)
+    except TorchNotAvailableError as error:
+        raise SystemExit(f"PyTorch not installed: {error}") from error
+    except (TownletError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    raise SystemExit(code or 0)

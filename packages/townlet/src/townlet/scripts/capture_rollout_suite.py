@@ -1,0 +1,56 @@
+"""Capture a rollout of several scenarios, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from townlet.scripts._arguments import parser, run, say
+
+__all__ = ["main", "run_capture"]
+
+
+def run_capture(
+    config: Path,
+    ticks: int | None,
+    output: Path,
+    auto_seed: bool = False,
+    agent_filter: str | None = None,
+    compress: bool = False,
+    retries: int = 1,
+) -> None:
+    """Capture one scenario into ``output``; a failure is tried again ``retries`` times.
+
+    Raises
+    ------
+    RuntimeError
+        When every attempt failed.
+    """
+    command = [sys.executable, "-m", "townlet.scripts.capture_rollout", str(config), "--output", str(output)]
+    command += [] if ticks is None else ["--ticks", str(ticks)]
+    command += ["--auto-seed-agents"] if auto_seed else []
+    command += ["--agent-id", agent_filter] if agent_filter else []
+    command += ["--compress"] if compress else []
+    for _ in range(1 + max(0, retries)):
+        code = subprocess.run(command, check=False).returncode
+        if code == 0:
+            return
+    msg = f"capture of {config} failed with exit code {code}"
+    raise RuntimeError(msg)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script."""
+    flags = "--ticks:int --output-root:path=captures --auto-seed-agents --agent-filter:str --compress --retries:int=1"
+    args = parser(__doc__ or "", f"configs:path+ {flags}").parse_args(argv)
+    for config in args.configs:
+        target = args.output_root / config.stem
+        run_capture(config, args.ticks, target, args.auto_seed_agents, args.agent_filter, args.compress, args.retries)
+        say(f"{config.stem}: {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

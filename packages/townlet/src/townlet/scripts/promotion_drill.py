@@ -1,0 +1,44 @@
+"""Promote a candidate and take it back, to see that the record works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from townlet.config import load_config
+from townlet.scripts._arguments import parser, run, say
+from townlet.stability.promotion import PromotionManager
+from townlet_training_core.files import atomic_write_json, sha256_file
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script."""
+    args = parser(__doc__ or "", "--config:path! --output:path! --checkpoint:path!").parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    manager = PromotionManager(load_config(args.config), log_path=args.output / "promotion_history.jsonl")
+    initial = manager.snapshot()
+    block = {"pass_streak": manager.required_passes, "candidate_ready": True, "last_result": "pass"}
+    manager.update_from_metrics({"promotion": {**block, "last_evaluated_tick": 1}}, tick=1)
+    known = {"policy_hash": sha256_file(args.checkpoint)} if args.checkpoint.is_file() else {}
+    manager.mark_promoted(tick=2, metadata={"checkpoint": str(args.checkpoint), **known})
+    promote = {**manager.snapshot(), "promoted": manager.state == "promoted"}
+    manager.register_rollback(tick=3)
+    after = manager.snapshot()
+    rolled_back = after["current_release"] == initial["current_release"]
+    summary = {
+        "config": str(args.config),
+        "checkpoint": str(args.checkpoint),
+        "initial": initial,
+        "promote": promote,
+        "rollback": {**after, "rolled_back": rolled_back},
+        "history": after["history"],
+    }
+    target = args.output / "promotion_drill_summary.json"
+    atomic_write_json(target, summary)
+    say(f"Promotion drill written to {target}")
+    return 0 if promote["promoted"] and rolled_back else 1
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""Alternate PPO on stored captures and on fresh rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from townlet.config import load_config
+from townlet.policy.replay import ReplayDatasetConfig
+from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
+from townlet.scripts._arguments import parser, run, say
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script: even cycles train on the baseline captures, odd ones on a rollout."""
+    flags = """config:path --baseline-dir:path! --output-dir:path! --cycles:int=12 --epochs:int=1 --rollout-ticks:int=40
+      --replay-batch-size:int=1 --rollout-batch-size:int=2 --log-frequency:int=1"""
+    args = parser(__doc__ or "", flags).parse_args(argv)
+    orchestrator = PolicyTrainingOrchestrator(load_config(args.config))
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    log = args.output_dir / "ppo_soak.jsonl"
+    data = ReplayDatasetConfig.from_capture_dir(args.baseline_dir, batch_size=args.replay_batch_size)
+    for cycle in range(args.cycles):
+        if cycle % 2 == 0:
+            orchestrator.run_ppo(data, epochs=args.epochs, log_path=log, log_frequency=args.log_frequency)
+        else:
+            orchestrator.run_rollout_ppo(
+                args.rollout_ticks,
+                batch_size=args.rollout_batch_size,
+                epochs=args.epochs,
+                log_path=log,
+                log_frequency=args.log_frequency,
+            )
+    say(f"Mixed soak of {args.cycles} cycles logged to {log}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -24,6 +24,7 @@ from townlet_training_core.replay.analysis import compare_datasets, dataset_stat
 from townlet_training_core.replay.curation import audit, curate, merge, record_checksums, sample_checksum
 from townlet_training_core.replay.manifest import load_manifest, write_manifest
 from townlet_training_core.replay.npz import save_replay_sample
+from townlet_training_core.replay.openers import convert
 from townlet_training_core.replay.sample import ReplaySample
 
 
@@ -97,6 +98,19 @@ def test_statistics_by_hand(town: Path) -> None:
     assert bob.action_entropy == 0.0
     assert stats.events == {"chat_success": 3.0}
     assert stats.simulation == "fake-v1"
+
+
+def test_a_shard_store_has_the_same_numbers_as_its_files(town: Path, tmp_path: Path) -> None:
+    for name in ("ann_0", "ann_1", "bob_0"):  # forms may be converted only where the space says what it is
+        assert (town / f"{name}.npz").is_file()
+    convert(town / "manifest.json", tmp_path / "store", to="shards")
+    files, store = dataset_stats(town), dataset_stats(tmp_path / "store")
+    for name in ("samples", "steps", "reward_sum", "reward_mean", "reward_std", "reward_min", "reward_max", "actions"):
+        assert getattr(store.total, name) == pytest.approx(getattr(files.total, name)), name
+    assert store.total.return_mean.estimate == pytest.approx(files.total.return_mean.estimate)
+    assert all(not drift.shifted for drift in compare_datasets(town, tmp_path / "store").drifts)
+    with pytest.raises(DataError, match="is a shard store"):
+        curate(tmp_path / "store", tmp_path / "x.json")
 
 
 def test_a_dataset_does_not_drift_from_itself(town: Path) -> None:

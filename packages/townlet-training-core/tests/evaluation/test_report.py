@@ -197,6 +197,22 @@ def test_a_run_that_only_began_has_a_short_report(make_run: MakeRun) -> None:
     assert ">Evaluation</h2>" not in text
 
 
+def test_a_folder_of_results_has_a_report(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run().results / "evaluation"
+    verdict = tmp_path / "verdict-one.json"
+    done = CliRunner().invoke(app, ["report", str(folder), "--verdict", str(verdict)])
+    assert done.exit_code == 0, done.output
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert ">Evaluation</h2>" in text
+    assert ">Promotion</h2>" in text
+    assert ">What was run</h2>" not in text
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.json").write_text("{}")
+    refused = CliRunner().invoke(app, ["report", str(tmp_path / "other")])
+    assert refused.exit_code == 2
+    assert "neither a run directory nor a folder" in refused.output
+
+
 def test_names_cannot_inject_anything(make_run: MakeRun) -> None:
     run = make_run(empty=True)
     run.write_manifest({"strategy": "<script>alert(1)</script>", "config": {"x": "</pre><img src=x>"}})

@@ -20,7 +20,7 @@ from townlet_training_core.errors import ConfigurationError
 
 __all__ = ["app", "register"]
 
-DatasetArgument = Annotated[Path, typer.Argument(help="Manifest, or folder with one.")]
+DatasetArgument = Annotated[Path, typer.Argument(help="Manifest, capture folder or shard store.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it into this PNG.")]
 
 

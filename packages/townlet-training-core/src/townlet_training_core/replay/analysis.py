@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from townlet_training_core.errors import DataError, MissingFileError, NonFiniteE
 from townlet_training_core.replay.manifest import ManifestEntry, load_manifest
 from townlet_training_core.replay.npz import load_replay_sample
 from townlet_training_core.replay.sample import ReplaySample
+from townlet_training_core.replay.shards import STORE_FILE, ShardStore
 
 __all__ = ["Trajectories", "agent_of", "compare_datasets", "dataset_stats", "find_manifest", "read_trajectories"]
 
@@ -42,6 +44,9 @@ def find_manifest(path: Path) -> Path:
         raise MissingFileError(msg)
     if path.is_file():
         return path
+    if (path / STORE_FILE).is_file():
+        msg = f"{str(path)!r} is a shard store, which has no manifest; `townlet replay convert --to npz` makes one"
+        raise DataError(msg)
     preferred = path / "rollout_sample_manifest.json"
     found = [preferred] if preferred.is_file() else sorted([*path.glob("*manifest.json"), *path.glob("*manifest.y*ml")])
     if not found:
@@ -87,16 +92,21 @@ class Trajectories:
 
 
 def read_trajectories(path: Path) -> Trajectories:
-    """Read every accepted trajectory of a dataset once.
+    """Read every accepted trajectory of a manifest, a folder of captures or a shard store once.
 
     Raises
     ------
     DataError
         When a file is unsound, holds NaN, or the trajectories have different features or actions.
     """
+    return _read_store(path) if (path / STORE_FILE).is_file() else _read_manifest(path)
+
+
+def _read_manifest(path: Path) -> Trajectories:
     manifest = load_manifest(find_manifest(path))
     label = manifest.path.parent.name if path.is_dir() else manifest.path.stem
     data = Trajectories(path=path, label=label, rejected=manifest.rejected)
+    listed = _event_counts(manifest.metadata.get("events"))
     named: tuple[str, ...] | None = None
     for entry in manifest.entries:
         sample = load_replay_sample(entry.sample, entry.meta, require_conflict_features=False)
@@ -111,6 +121,7 @@ def read_trajectories(path: Path) -> Trajectories:
             msg = f"{str(entry.sample)!r} has another action vocabulary than the samples before it; split the dataset"
             raise SpaceMismatchError(msg)
         _add(data, entry, sample)
+    data.events = listed or data.events
     size = max(len(named or ()), *(len(counts) for counts in data.actions))
     data.action_names = tuple(
         (named or ())[index] if index < len(named or ()) else f"action_{index}" for index in range(size)
@@ -185,6 +196,47 @@ def compare_datasets(
 # -- parts ----------------------------------------------------------------------------------------------------
 
 
+def _read_store(path: Path) -> Trajectories:
+    store = ShardStore.open(path)
+    spec = store.spec
+    data = Trajectories(path=path, label=path.name, rejected=0, action_names=spec.action_names)
+    data.simulation = spec.simulation
+    data.feature_names = spec.feature_names if "features" in spec.observations else ()
+    data.events = _event_counts(store.metadata.get("events"))
+    for block in store.blocks():
+        rewards = block.column("rewards").astype(np.float64)
+        features = block.column("features") if data.feature_names else np.empty((len(block), 0))
+        columns = np.concatenate([rewards[:, None], features.astype(np.float64)], axis=1)
+        if not np.isfinite(columns).all():
+            msg = f"store {str(path)!r} holds NaN or infinity; `townlet replay inspect --verify` says where"
+            raise NonFiniteError(msg)
+        actions = block.column("actions")
+        ended = block.column("terminated") | block.column("truncated")
+        for number, (begin, end) in enumerate(pairwise(block.offsets.tolist())):
+            data.agents.append(f"slot {int(block.slots[number]):03d}")
+            data.steps.append(end - begin)
+            data.ended.append(int(ended[begin:end].sum()))
+            data.returns.append(math.fsum(rewards[begin:end].tolist()))
+            data.extremes.append((float(rewards[begin:end].min()), float(rewards[begin:end].max())))
+            data.sums.append(columns[begin:end].sum(axis=0))
+            data.squares.append((columns[begin:end] ** 2).sum(axis=0))
+            data.actions.append(np.bincount(actions[begin:end], minlength=spec.action_dim).astype(np.int64))
+    if not data.steps:
+        msg = f"store {str(path)!r} holds no trajectories"
+        raise DataError(msg)
+    return data
+
+
+def _event_counts(events: object) -> dict[str, float]:
+    """Take numbers by name; of a mapping per kind, its count."""
+    counts = {}
+    for name, value in events.items() if isinstance(events, Mapping) else ():
+        found = value.get("count") if isinstance(value, Mapping) else value
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            counts[str(name)] = float(found)
+    return counts
+
+
 def _add(data: Trajectories, entry: ManifestEntry, sample: ReplaySample) -> None:
     rewards = sample.rewards.reshape(-1).astype(np.float64)
     columns = np.concatenate([rewards[:, None], sample.features.astype(np.float64)], axis=1)
@@ -199,11 +251,8 @@ def _add(data: Trajectories, entry: ManifestEntry, sample: ReplaySample) -> None
     simulation = sample.metadata.get("simulation")
     if simulation is not None:
         data.simulation = str(simulation)
-    events = sample.metadata.get("events")
-    if isinstance(events, Mapping):
-        for name, value in events.items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                data.events[str(name)] = data.events.get(str(name), 0.0) + float(value)
+    for name, value in _event_counts(sample.metadata.get("events")).items():
+        data.events[name] = data.events.get(name, 0.0) + value
 
 
 def _check_finite(path: Path, sample: ReplaySample) -> None:

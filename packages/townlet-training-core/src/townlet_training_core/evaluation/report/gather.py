@@ -19,7 +19,7 @@ from townlet_training_core.evaluation.service import read_result
 from townlet_training_core.runs import RunDirectory
 from townlet_training_core.telemetry.jsonl import log_files, read_jsonl
 
-__all__ = ["Confusion", "RunRecord", "Series", "gather"]
+__all__ = ["Confusion", "RunRecord", "Series", "gather", "gather_folder"]
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -84,25 +84,51 @@ def gather(run: RunDirectory, *, verdicts: Sequence[Path] = ()) -> RunRecord:
     ArtifactError
         When a file is corrupt; the message names it.
     """
+    return _collect(run.results, name=run.run_id, manifest=run.manifest(), series=_series(run), verdicts=verdicts)
+
+
+def gather_folder(path: Path, *, verdicts: Sequence[Path] = ()) -> RunRecord:
+    """Read a folder of results without a run: what ``townlet evaluate --output`` wrote.
+
+    Raises
+    ------
+    ArtifactError
+        When there is no result in it, or a file is corrupt.
+    """
+    record = _collect(path, name=path.resolve().name, manifest={}, series={}, verdicts=verdicts)
+    if not record.evaluations and not record.verdicts:
+        msg = f"{str(path)!r} is neither a run directory nor a folder of evaluation results"
+        raise ArtifactError(msg)
+    return record
+
+
+def _collect(
+    folder: Path,
+    *,
+    name: str,
+    manifest: Mapping[str, Any],
+    series: Mapping[str, Series],
+    verdicts: Sequence[Path],
+) -> RunRecord:
     results: dict[str, Mapping[str, Any]] = {}
     evaluations, confusions, judged = [], [], []
-    for path in sorted(run.results.rglob("*.json")) if run.results.is_dir() else ():
-        name = path.relative_to(run.results).with_suffix("").as_posix()
+    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
+        key = path.relative_to(folder).with_suffix("").as_posix()
         payload = _object(path)
         if "policy_hash" in payload and "returns" in payload:
             evaluations.append(read_result(path))
         elif "pass_streak" in payload and "lower_bound" in payload:
             judged.append(_record(PromotionVerdict, path))
         elif "confusion" in payload:
-            confusions.append(_confusion(name, payload, path))
+            confusions.append(_confusion(key, payload, path))
         else:
-            results[name] = payload
+            results[key] = payload
     judged += [_record(PromotionVerdict, path) for path in verdicts]
     stages = results.get("anneal", {}).get("stages")
     return RunRecord(
-        name=run.run_id,
-        manifest=run.manifest(),
-        series=_series(run),
+        name=name,
+        manifest=manifest,
+        series=series,
         results=results,
         evaluations=_in_order(evaluations),
         confusions=confusions,

@@ -13,7 +13,7 @@ from typing import Any
 from townlet_training_core.dto.release import PromotionVerdict
 from townlet_training_core.errors import ConfigurationError
 from townlet_training_core.evaluation.report.charts import interval_chart, line_chart, number
-from townlet_training_core.evaluation.report.gather import RunRecord, Series, gather
+from townlet_training_core.evaluation.report.gather import RunRecord, Series, gather, gather_folder
 from townlet_training_core.evaluation.report.scores import cloning_section, events_section, scores_section
 from townlet_training_core.evaluation.report.tables import figure, section, table
 from townlet_training_core.files import atomic_write_text
@@ -50,11 +50,13 @@ _EVENTS = (
 _FACTS = ("strategy", "status", "seed", "started", "parent", "config_hash")
 
 
-def write_report(runs: Sequence[RunDirectory], target: Path, *, verdicts: Sequence[Path] = ()) -> Path:
+def write_report(runs: Sequence[RunDirectory | Path], target: Path, *, verdicts: Sequence[Path] = ()) -> Path:
     """Write the report of runs to ``target``, whole or not at all.
 
     Parameters
     ----------
+    runs:
+        Run directories, or folders of evaluation results.
     verdicts:
         Files of promotion verdicts; shown with the first run.
 
@@ -68,7 +70,11 @@ def write_report(runs: Sequence[RunDirectory], target: Path, *, verdicts: Sequen
     if not runs:
         msg = "a report needs at least one run"
         raise ConfigurationError(msg)
-    records = [gather(run, verdicts=verdicts if index == 0 else ()) for index, run in enumerate(runs)]
+    records = []
+    for index, run in enumerate(runs):
+        shown = verdicts if index == 0 else ()
+        found = gather_folder(run, verdicts=shown) if isinstance(run, Path) else gather(run, verdicts=shown)
+        records.append(found)
     page = render(records, written=datetime.now(UTC).isoformat(timespec="seconds"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +127,8 @@ def _what(runs: Sequence[RunRecord]) -> str:
     for name in dict.fromkeys(key for found in environments for key in found):
         facts.append([name, *(_text(found.get(name)) for found in environments)])
     shown = [row for row in facts if any(row[1:])]
+    if not shown:
+        return ""
     body = table("Runs", ["", *(run.name for run in runs)], shown, header_column=True)
     if len(runs) > 1:
         configs = [_flatten(run.config) for run in runs]

@@ -211,7 +211,11 @@ def samples_from_transitions(
         rows = dataset.gather(np.arange(offsets[item], offsets[item + 1]))
         final = dataset.final_observations(np.array([item]))
         if records:
-            yield _restore(rows, final, records[item])
+            try:
+                yield _restore(rows, final, records[item])
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                msg = f"trajectory {item} of {dataset.label!r} cannot be restored: {type(error).__name__}: {error}"
+                raise DataError(msg) from error
         else:
             slot = -1 if slots is None else int(slots[item])
             yield _fresh(dataset.spec, rows, final, slot=slot)
@@ -225,8 +229,8 @@ def _restore(
     def observation(name: str) -> NDArray[Any]:
         shape, dtype = record[name]
         if name in rows:
-            return rows[name].astype(np.dtype(dtype), copy=False)
-        return np.zeros((steps, *shape), np.dtype(dtype))
+            return rows[name].astype(_dtype(dtype), copy=False)
+        return np.zeros((steps, *_absent_shape(shape)), _dtype(dtype))
 
     extras: dict[str, NDArray[Any]] = {}
     for name in record["extras"]:
@@ -239,17 +243,20 @@ def _restore(
         dones = np.asarray(rows["terminated"], np.bool_) | np.asarray(rows["truncated"], np.bool_)
     hidden = record["hidden_dtypes"]
     value_steps = int(record["value_pred_steps"])
+    if value_steps not in (steps, steps + 1):
+        msg = f"value_pred_steps is {value_steps} for {steps} steps"
+        raise DataError(msg)
     if "value_preds" in hidden:
-        values = np.zeros((value_steps, *record["value_shape"]), np.dtype(hidden["value_preds"]))
+        values = np.zeros((value_steps, *_absent_shape(record["value_shape"])), _dtype(hidden["value_preds"]))
     elif not steps:
-        stored = np.frombuffer(bytes.fromhex(record["lone_values"]), np.dtype(record["value_dtype"]))
+        stored = np.frombuffer(bytes.fromhex(record["lone_values"]), _dtype(record["value_dtype"]))
         values = stored.reshape(value_steps, *record["value_shape"]).copy()
     elif value_steps == steps:
         values = rows["values"]
     else:
         values = np.concatenate([rows["values"], rows["next_values"][-1:]])
     if "old_log_probs" in hidden:
-        log_probs = np.zeros((steps, *record["hidden_shape"]), np.dtype(hidden["old_log_probs"]))
+        log_probs = np.zeros((steps, *_absent_shape(record["hidden_shape"])), _dtype(hidden["old_log_probs"]))
     else:
         log_probs = rows["log_probs"]
     return ReplaySample(
@@ -259,10 +266,27 @@ def _restore(
         old_log_probs=log_probs,
         value_preds=values,
         rewards=rows["rewards"],
-        dones=dones.astype(np.dtype(record["dones"]), copy=False),
+        dones=dones.astype(_dtype(record["dones"]), copy=False),
         metadata=dict(record["metadata"]),
         extras=extras,
     )
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    """Read a numeric dtype from a record; anything else is refused before memory is taken for it."""
+    if not isinstance(name, str) or len(name) != 3 or name[1] not in "biuf":
+        msg = f"{name!r} is no numeric dtype"
+        raise DataError(msg)
+    return np.dtype(name)
+
+
+def _absent_shape(shape: Any) -> tuple[int, ...]:
+    """Read the row shape of an array that held nothing but zeros; no record may ask for much memory."""
+    axes = tuple(int(axis) for axis in shape)
+    if len(axes) > 8 or any(not 0 <= axis <= 4096 for axis in axes) or np.prod(axes) > 4096:
+        msg = f"{shape!r} is no row shape of an absent array"
+        raise DataError(msg)
+    return axes
 
 
 def _fresh(

@@ -207,7 +207,7 @@ def _as_bytes(pieces: Sequence[NDArray[Any]] | None) -> list[NDArray[Any]] | Non
 class _Shard:
     """The mapped arrays of one shard."""
 
-    __slots__ = ("columns", "final", "offsets", "records", "slots")
+    __slots__ = ("_path", "_records", "columns", "final", "offsets", "slots")
 
     def __init__(self, path: Path, entry: ShardEntry, columns: Mapping[str, ArraySpec]) -> None:
         tensors, metadata = map_tensors(path)
@@ -229,7 +229,19 @@ class _Shard:
         if not sound:
             msg = f"shard {str(path)!r} does not hold what {STORE_FILE} says; it is torn or belongs to another store"
             raise DataError(msg)
-        self.records = metadata.get("records", "[]")
+        self._path, self._records = path, metadata.get("records", "[]")
+
+    def records(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the records of its trajectories; none for a capture."""
+        try:
+            records = json.loads(self._records)
+        except (ValueError, RecursionError) as error:
+            msg = f"shard {str(self._path)!r}: its records are not valid JSON: {error}"
+            raise DataError(msg) from error
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            msg = f"shard {str(self._path)!r}: its records are no list of objects"
+            raise DataError(msg)
+        return tuple(records)
 
 
 def _as_listed(name: str, array: NDArray[Any], spec: ArraySpec, entry: ShardEntry) -> bool:
@@ -357,7 +369,7 @@ class ShardStore:
     @cached_property
     def records(self) -> tuple[Mapping[str, Any], ...]:
         """What is needed to write trajectories that came from files back unchanged; empty for captures."""
-        found = tuple(record for shard in self._all() for record in json.loads(shard.records))
+        found = tuple(record for shard in self._all() for record in shard.records())
         return found if len(found) == len(self.offsets) - 1 else ()
 
     @cached_property
@@ -449,7 +461,7 @@ class ShardStore:
                 offsets=shard.offsets,
                 slots=shard.slots,
                 final=shard.final,
-                records=tuple(json.loads(shard.records)),
+                records=shard.records(),
                 label=f"{self.label}/{self.shards[number].file}",
             )
 

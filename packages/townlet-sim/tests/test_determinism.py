@@ -99,7 +99,7 @@ def test_a_state_of_other_rules_or_another_size_is_refused() -> None:
     three = make_simulation(3, {})
     with pytest.raises(ValueError, match="state array 'agent_i'"):
         three.load_state(saved, out=three.allocate())
-    with pytest.raises(ValueError, match="state array 'town_f'.*found nothing"):
+    with pytest.raises(ValueError, match=r"state array 'town_f'.*found nothing"):
         town.load_state({name: array for name, array in saved.items() if name != "town_f"}, out=rows)
 
 

@@ -45,7 +45,7 @@ def test_observations_lie_in_their_spaces_over_an_episode() -> None:
         assert rewards["agent_0"] == pytest.approx(infos["agent_0"]["reward_terms"]["total"])
     assert exits > 0
     assert env.agents == []
-    assert set(infos["agent_0"]["kpis"]) == {kpi for kpi in env.batch.spec.kpi_names}
+    assert set(infos["agent_0"]["kpis"]) == set(env.batch.spec.kpi_names)
     assert env.step({}) == ({}, {}, {}, {}, {})
     env.close()
 

@@ -29,7 +29,7 @@ EVENTFUL: dict[str, Any] = {
 
 
 def drive(options: dict[str, Any], *, towns: int, ticks: int, seed: int, check: Any, expert_share: float = 0.5) -> None:
-    """Play a mixture of random allowed actions and the expert's, and call ``check(town, rows, actions)`` around steps."""
+    """Let ``check(town, rows, actions)`` play a mixture of random allowed actions and the expert's."""
     town = TownBatch(TownConfig.model_validate(options), towns)
     rows = town.allocate()
     town.reset(seed=seed, out=rows)
@@ -155,10 +155,11 @@ def masks_are_exact(town: TownBatch, rows: Any, actions: np.ndarray[Any, Any]) -
     ints = town.arrays.agent_i.reshape(-1, c.AGENT_INTS)
     fresh = rows.terminated | rows.truncated | (ints[:, c.CTX_RESET] != 0)
     failed = (ints[:, c.LAST_OK] == 0) & ~fresh
-    # Alone on its tile, with nobody near, nothing can fail but a step into somebody.
+    # With nobody near, nothing can fail but a step into somebody, and what needs a partner that has gone on.
     alone = rows.observations["features"][:, 29] == 0
     quiet = ~np.repeat(town.arrays.town_i[:, c.PERTURBATION] >= 0, town.config.agents)
-    bad = failed & alone & quiet & (actions > c.WEST) & (actions != c.WORK)
+    single = np.isin(actions, (c.USE, c.LEAVE, c.EAT, c.GIVE_WAY, c.BUY, c.SLEEP))
+    bad = failed & alone & quiet & single
     assert not bad.any(), actions[bad]
 
 

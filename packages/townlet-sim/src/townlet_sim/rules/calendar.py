@@ -122,7 +122,8 @@ def begin_episode(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int) -> Non
             s.object_i[b, thing, c.QUEUE_0 + place] = -1
     for n in range(agents):
         for column in range(c.AGENT_INTS):
-            s.agent_i[b, n, column] = 0
+            if column != c.INVALID:  # still to be reported
+                s.agent_i[b, n, column] = 0
         for column in range(c.AGENT_FLOATS):
             s.agent_f[b, n, column] = 0.0
         for place in range(c.TIES):

@@ -182,9 +182,9 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
 
 
 @kernel
-def errands(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> None:
-    """Choose errands and next steps of all agents for the tick ``now``."""
+def errands(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, only_new: bool) -> None:
+    """Choose errands and next steps for the tick ``now``: of all agents, or of those that are new or relocated."""
     tod = (s.town_i[b, c.START] + now) % r.i[c.I_DAY]
     for n in range(s.agent_i.shape[1]):
-        if s.agent_i[b, n, c.ALIVE] != 0:
+        if s.agent_i[b, n, c.ALIVE] != 0 and (not only_new or s.agent_i[b, n, c.CTX_RESET] != 0):
             update_errand(s, g, r, b, n, now, tod)

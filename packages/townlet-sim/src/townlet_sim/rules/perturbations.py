@@ -26,15 +26,15 @@ def _shut_down(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, kind: int
 
 @kernel
 def _meet(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> bool:
-    first, second, strongest = -1, -1, 0.0
+    first, second, strongest = b, b, 0.0  # slots are set together with a strength
     for n in range(s.agent_i.shape[1]):
         if s.agent_i[b, n, c.ALIVE] == 0:
             continue
         for place in range(c.TIES):
             m = s.tie_other[b, n, place]
             if m >= 0 and s.agent_i[b, m, c.ALIVE] != 0 and s.tie[b, n, place, c.RIVALRY] > strongest:
-                first, second, strongest = n, int(m), s.tie[b, n, place, c.RIVALRY]
-    if first < 0:
+                first, second, strongest = n, m, s.tie[b, n, place, c.RIVALRY]
+    if strongest <= 0.0:
         return False
     for n in (first, second):
         stop(s, r, b, n, now)

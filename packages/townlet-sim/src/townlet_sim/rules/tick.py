@@ -12,7 +12,7 @@ from townlet_sim.jit import entry, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.actions import act, begin_tick, write_mask
 from townlet_sim.rules.calendar import begin_episode, calendar, depart, note_exits, respawns
-from townlet_sim.rules.errands import errands, update_errand
+from townlet_sim.rules.errands import errands
 from townlet_sim.rules.life import decay, employment, timers
 from townlet_sim.rules.observe import observe
 from townlet_sim.rules.perturbations import perturb
@@ -40,8 +40,35 @@ class OutArrays(NamedTuple):
 
 
 @kernel
-def _publish(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, out: OutArrays) -> None:
-    """Write observations, masks and alive rows of a town."""
+def _settle(s: StateArrays, r: RuleArrays, b: int, after: int, out: OutArrays) -> int:
+    """Write rewards and ends of a tick; return 2 when the episode is over, 1 when somebody leaves, else 0."""
+    agents = s.agent_i.shape[1]
+    over = after >= r.i[c.I_HORIZON]
+    leaving = 0
+    for n in range(agents):
+        slot = b * agents + n
+        left = s.agent_i[b, n, c.EXIT] != 0
+        if left:
+            leaving = 1
+        out.rewards[slot] = s.terms[b, n, c.T_TOTAL]
+        out.terminated[slot] = left
+        out.truncated[slot] = over and not left and s.agent_i[b, n, c.ALIVE] != 0
+    return 2 if over else leaving
+
+
+@kernel
+def _turn_over(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, after: int, ended: int) -> None:
+    """Fill the slots of those who left."""
+    if ended == 1:
+        for n in range(s.agent_i.shape[1]):
+            if s.agent_i[b, n, c.EXIT] != 0:
+                depart(s, r, b, n, after)
+    respawns(s, g, r, b, after)
+    s.town_i[b, c.TICK] = after
+
+
+@kernel
+def _write_masks(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, out: OutArrays) -> None:
     agents = s.agent_i.shape[1]
     for n in range(agents):
         slot = b * agents + n
@@ -49,53 +76,18 @@ def _publish(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, o
         out.alive[slot] = s.agent_i[b, n, c.ALIVE] != 0
         for action in range(c.ACTIONS):
             out.action_mask[slot, action] = s.mask[b, n, action]
-    observe(s, g, r, b, now, False, out.map, out.features, out.state)
 
 
 @kernel
-def _play(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, actions: NDArray[np.int64], out: OutArrays) -> None:
-    """Play one tick of a town."""
+def _forget_rewards(s: StateArrays, b: int, out: OutArrays) -> None:
     agents = s.agent_i.shape[1]
-    now = s.town_i[b, c.TICK]
-    day, start = r.i[c.I_DAY], s.town_i[b, c.START]
-    after = now + 1
-    begin_tick(s, b)
-    perturb(s, g, r, b, now)
-    act(s, g, r, b, actions[b * agents : (b + 1) * agents], now)
-    progress(s, g, r, b, now)
-    timers(s, r, b)
-    employment(s, r, b, (start + now) % day)
-    decay(s, r, b)
-    calendar(s, r, b, (start + after) % day)
-    note_exits(s, r, b)
-    reward(s, r, b, now)
-    errands(s, g, r, b, after)
-    over = after >= r.i[c.I_HORIZON]
-    leaving = False
-    for n in range(agents):
-        slot = b * agents + n
-        left = s.agent_i[b, n, c.EXIT] != 0
-        leaving = leaving or left
-        out.rewards[slot] = s.terms[b, n, c.T_TOTAL]
-        out.terminated[slot] = left
-        out.truncated[slot] = over and not left and s.agent_i[b, n, c.ALIVE] != 0
-    if over or leaving:
-        observe(s, g, r, b, after, not over, out.final_map, out.final_features, out.final_state)
-    if over:
-        indicators(s, r, b, after)
-        s.town_i[b, c.EPISODES_DONE] += 1
-        s.town_i[b, c.EPISODE] += 1
-        s.town_i[b, c.TICK] = -1  # asks for a new episode
-        return
-    if leaving:
-        for n in range(agents):
-            if s.agent_i[b, n, c.EXIT] != 0:
-                depart(s, r, b, n, after)
-    respawns(s, g, r, b, after)
-    for n in range(agents):
-        if s.agent_i[b, n, c.ALIVE] != 0 and s.agent_i[b, n, c.CTX_RESET] != 0:
-            update_errand(s, g, r, b, n, after, (start + after) % day)
-    s.town_i[b, c.TICK] = after
+    s.town_i[b, c.EPISODE] = 0
+    s.town_i[b, c.EPISODES_DONE] = 0
+    s.town_i[b, c.N_EVENTS] = 0
+    for slot in range(b * agents, (b + 1) * agents):
+        out.rewards[slot] = 0.0
+        out.terminated[slot] = False
+        out.truncated[slot] = False
 
 
 @entry
@@ -111,22 +103,48 @@ def run_range(
 ) -> None:
     """Step (mode 0), reset (1) or only observe (2) the towns ``low .. high - 1``.
 
-    One kernel for the three: each kernel that plays it is optimised on its own, and most of the code would
-    be in all of them.
+    One kernel for the three, with one place each from which errands and observations are called: what is called from
+    several places is compiled into each of them.
     """
     agents = s.agent_i.shape[1]
+    day = r.i[c.I_DAY]
     for b in range(low, high):
+        now = s.town_i[b, c.TICK]
+        ended = 0
         if mode == 0:
-            _play(s, g, r, b, actions, out)
+            tod, next_tod = (s.town_i[b, c.START] + now) % day, (s.town_i[b, c.START] + now + 1) % day
+            begin_tick(s, b)
+            perturb(s, g, r, b, now)
+            act(s, g, r, b, actions[b * agents : (b + 1) * agents], now)
+            progress(s, g, r, b, now)
+            timers(s, r, b)
+            employment(s, r, b, tod)
+            decay(s, r, b)
+            calendar(s, r, b, next_tod)
+            note_exits(s, r, b)
+            reward(s, r, b, now)
+            now = now + 1
+            ended = _settle(s, r, b, now, out)
         elif mode == 1:
-            s.town_i[b, c.EPISODE] = 0
-            s.town_i[b, c.EPISODES_DONE] = 0
-            s.town_i[b, c.N_EVENTS] = 0
-            for slot in range(b * agents, (b + 1) * agents):
-                out.rewards[slot] = 0.0
-                out.terminated[slot] = False
-                out.truncated[slot] = False
-        if mode == 1 or s.town_i[b, c.TICK] < 0:
-            begin_episode(s, g, r, b)
-            errands(s, g, r, b, 0)
-        _publish(s, g, r, b, s.town_i[b, c.TICK], out)
+            _forget_rewards(s, b, out)
+        # First the last observations of those who leave, then the observations of all.
+        for phase in range(0 if mode == 0 else 1, 2):
+            if phase == 1:
+                if ended == 2:
+                    indicators(s, r, b, now)
+                    s.town_i[b, c.EPISODES_DONE] += 1
+                    s.town_i[b, c.EPISODE] += 1
+                if ended == 2 or mode == 1:
+                    begin_episode(s, g, r, b)
+                    now = 0
+                elif mode == 0:
+                    _turn_over(s, g, r, b, now, ended)
+            if mode != 2:
+                errands(s, g, r, b, now, phase == 1)
+            if phase == 1:
+                _write_masks(s, g, r, b, now, out)
+            if phase == 1 or ended != 0:
+                maps = out.map if phase == 1 else out.final_map
+                features = out.features if phase == 1 else out.final_features
+                states = out.state if phase == 1 else out.final_state
+                observe(s, g, r, b, now, phase == 0 and ended == 1, maps, features, states)

@@ -25,6 +25,7 @@ from townlet_training_core.evaluation.service import EvaluationService
 from townlet_training_core.evaluation.suite import suite_from_config
 from townlet_training_core.promotion.manager import PromotionServiceAdapter
 from townlet_training_core.replay.service import ReplayService
+from townlet_training_core.rollout.service import RolloutCaptureService
 from townlet_training_core.runs import RunDirectory
 from townlet_training_core.services import TrainingServices
 from townlet_training_core.simulation.environments import EnvironmentSpec
@@ -133,7 +134,7 @@ class ToySimulation:
         if self.task == "bandit":
             return np.full(len(self._symbols()), self.ACTIONS - 1, np.int64)
         if self.task == "masked":
-            return self.ACTIONS - 1 - self._mask()[:, ::-1].argmax(axis=1).astype(np.int64)
+            return np.asarray(self.ACTIONS - 1 - self._mask()[:, ::-1].argmax(axis=1), np.int64)
         return self._symbols() % (2 if self.task == "memory" else self.ACTIONS)
 
     def _observations(self) -> dict[str, NDArray[Any]]:
@@ -210,7 +211,7 @@ class Workshop:
 
         return TrainingServices(
             replay=ReplayService(config),
-            rollout=None,
+            rollout=RolloutCaptureService(make),
             promotion=PromotionServiceAdapter(config.promotion),
             evaluation=EvaluationService(
                 lambda choice, num_envs: self.make(num_envs=num_envs),

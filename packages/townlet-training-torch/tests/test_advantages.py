@@ -57,11 +57,11 @@ def test_truncation_bootstraps_and_termination_does_not() -> None:
 
 
 def test_three_steps_by_hand() -> None:
-    column = lambda *numbers: np.array([[float(n)] for n in numbers])  # noqa: E731
+    ones, zeros = np.ones((3, 1)), np.zeros((3, 1))
     found = gae(
-        column(1, 1, 1),
-        column(0, 0, 0),
-        column(0, 0, 0),
+        ones,
+        zeros,
+        zeros,
         terminated=np.array([[False], [False], [True]]),
         truncated=np.zeros((3, 1), np.bool_),
         gamma=0.5,

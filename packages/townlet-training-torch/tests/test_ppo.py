@@ -35,47 +35,45 @@ from townlet_training_torch.seeding import torch_generator
 from townlet_training_torch.session import Session, check_start
 from townlet_training_torch.sources import PPOSource, UpdatePlan
 
-CONTRACT_KEYS = set(
-    [
-        "epoch",
-        "updates",
-        "transitions",
-        "loss_policy",
-        "loss_value",
-        "loss_entropy",
-        "loss_total",
-        "clip_fraction",
-        "adv_mean",
-        "adv_std",
-        "grad_norm",
-        "kl_divergence",
-        "telemetry_version",
-        "lr",
-        "steps",
-        "adv_zero_std_batches",
-        "adv_min_std",
-        "clip_triggered_minibatches",
-        "clip_fraction_max",
-        "epoch_duration_sec",
-        "data_mode",
-        "cycle_id",
-        "batch_entropy_mean",
-        "batch_entropy_std",
-        "grad_norm_max",
-        "kl_divergence_max",
-        "reward_advantage_corr",
-        "rollout_ticks",
-        "log_stream_offset",
-        "queue_conflict_events",
-        "queue_conflict_intensity_sum",
-        "shared_meal_events",
-        "late_help_events",
-        "shift_takeover_events",
-        "chat_success_events",
-        "chat_failure_events",
-        "chat_quality_mean",
-    ]
-)
+CONTRACT_KEYS = {
+    "epoch",
+    "updates",
+    "transitions",
+    "loss_policy",
+    "loss_value",
+    "loss_entropy",
+    "loss_total",
+    "clip_fraction",
+    "adv_mean",
+    "adv_std",
+    "grad_norm",
+    "kl_divergence",
+    "telemetry_version",
+    "lr",
+    "steps",
+    "adv_zero_std_batches",
+    "adv_min_std",
+    "clip_triggered_minibatches",
+    "clip_fraction_max",
+    "epoch_duration_sec",
+    "data_mode",
+    "cycle_id",
+    "batch_entropy_mean",
+    "batch_entropy_std",
+    "grad_norm_max",
+    "kl_divergence_max",
+    "reward_advantage_corr",
+    "rollout_ticks",
+    "log_stream_offset",
+    "queue_conflict_events",
+    "queue_conflict_intensity_sum",
+    "shared_meal_events",
+    "late_help_events",
+    "shift_takeover_events",
+    "chat_success_events",
+    "chat_failure_events",
+    "chat_quality_mean",
+}
 
 
 def _weights(path: Path) -> str:
@@ -160,7 +158,7 @@ def test_an_update_equals_a_reference_written_step_by_step(workshop: Any) -> Non
             row = {name: column[torch.from_numpy(part)] for name, column in flat.items()}
             logits, values, _ = network({"features": row["features"]})
             logits = torch.where(row["mask"], logits, torch.tensor(-1e9))
-            distribution = torch.distributions.Categorical(logits=logits)
+            distribution: Any = torch.distributions.Categorical(logits=logits)
             ratio = (distribution.log_prob(row["actions"]) - row["old"]).exp()
             adv = (row["advantages"] - row["advantages"].mean()) / (row["advantages"].std(unbiased=False) + 1e-8)
             surrogate = -torch.min(ratio * adv, ratio.clamp(0.8, 1.2) * adv).mean()
@@ -333,7 +331,7 @@ def _write(workshop: Any, policy: Any, *, name: str, steps: int = 24, spoil: Any
         stem = folder / f"sample_{number:03d}"
         if spoil is not None:
             spoil(sample)
-        extras = {key: array for key, array in sample.extras.items()}
+        extras: dict[str, Any] = dict(sample.extras)
         np.savez(
             stem.with_suffix(".npz"),
             map=sample.map,
@@ -347,7 +345,7 @@ def _write(workshop: Any, policy: Any, *, name: str, steps: int = 24, spoil: Any
         )
         stem.with_suffix(".json").write_text(json.dumps(sample.metadata))
         entries.append({"sample": stem.with_suffix(".npz").name, "meta": stem.with_suffix(".json").name})
-    manifest = folder / "manifest.json"
+    manifest: Path = folder / "manifest.json"
     manifest.write_text(json.dumps({"samples": entries}))
     return manifest
 

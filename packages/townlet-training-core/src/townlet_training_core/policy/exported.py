@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
@@ -29,10 +29,6 @@ __all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "ExportedPolicy", "check_fit", "f
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
-
-_BLOCK = 64
-"""Rows are computed in blocks of exactly this many (the last one padded): a matrix product may round
-differently for another number of rows, and an evaluation must not depend on how many environments it stepped."""
 
 
 def check_fit(description: PolicyDescription, spec: SimulationSpec) -> None:
@@ -101,6 +97,10 @@ class ExportedPolicy:
         The network's tensors by their ``state_dict`` names.
     description:
         The network, its inputs and actions.
+    dtype:
+        Precision of the arithmetic. The rounding of a matrix product depends on the number of rows, their place
+        and the number of threads; in float64 that stays below what decisions and stored numbers show, so that an
+        evaluation does not depend on how it was batched. float32 is about twice as fast.
 
     Raises
     ------
@@ -110,15 +110,17 @@ class ExportedPolicy:
 
     name = "exported"
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription) -> None:
+    def __init__(
+        self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription, *, dtype: DTypeLike = np.float64
+    ) -> None:
         self.description = description
         self._tensors = dict(tensors)
-        self._network = NumpyNetwork(tensors, description)
+        self._network = NumpyNetwork(tensors, description, dtype=dtype)
         self._memory: Memory = {}
         self._slots = 0
 
     @classmethod
-    def load(cls, path: Path) -> ExportedPolicy:
+    def load(cls, path: Path, *, dtype: DTypeLike = np.float64) -> ExportedPolicy:
         """Load an export, a checkpoint, or the latest checkpoint of a run.
 
         Raises
@@ -134,7 +136,7 @@ class ExportedPolicy:
         except (OSError, ValidationError, SafetensorError, ValueError, KeyError) as error:
             msg = f"policy in {str(folder)!r} cannot be read: {_first_line(error)}; export or train it again"
             raise CheckpointError(msg) from error
-        return cls(tensors, description)
+        return cls(tensors, description, dtype=dtype)
 
     def save(self, folder: Path) -> None:
         """Write both files into ``folder``, which is made when missing."""
@@ -188,7 +190,7 @@ class ExportedPolicy:
 
     def load_recurrent_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore :meth:`recurrent_state`."""
-        self._memory = {name: np.asarray(array, np.float32).copy() for name, array in state.items()}
+        self._memory = {name: np.array(array) for name, array in state.items()}
 
     def content_hash(self) -> str:
         """SHA-256 over the description and all tensors."""
@@ -199,34 +201,11 @@ class ExportedPolicy:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def forward(self, observations: Observations) -> tuple[FloatArray, FloatArray, Memory]:
+    def forward(self, observations: Observations) -> tuple[NDArray[Any], FloatArray, Memory]:
         """Return unmasked logits ``(S, A)``, values ``(S,)`` and the memory after; the policy's own memory stays."""
-        rows = len(observations[ACTION_MASK])
-        memory = self._memory or self._network.initial_memory(rows)
-        names = self.description.inputs
-        parts = []
-        for start in range(0, rows, _BLOCK):
-            stop = min(start + _BLOCK, rows)
-            block = {name: _padded(observations[name][start:stop]) for name in names}
-            past = {name: _padded(array[start:stop]) for name, array in memory.items()}
-            logits, values, after = self._network.forward(block, past)
-            kept = stop - start
-            parts.append((logits[:kept], values[:kept], {name: array[:kept] for name, array in after.items()}))
-        if len(parts) == 1:
-            return parts[0]
-        return (
-            np.concatenate([logits for logits, _, _ in parts]),
-            np.concatenate([values for _, values, _ in parts]),
-            {name: np.concatenate([after[name] for _, _, after in parts]) for name in parts[0][2]},
-        )
-
-
-def _padded(rows: NDArray[Any]) -> NDArray[Any]:
-    if len(rows) == _BLOCK:
-        return rows
-    block = np.zeros((_BLOCK, *rows.shape[1:]), rows.dtype)
-    block[: len(rows)] = rows
-    return block
+        memory = self._memory or self._network.initial_memory(len(observations[ACTION_MASK]))
+        logits, values, after = self._network.forward(observations, memory)
+        return logits, values.astype(np.float32), after
 
 
 def _verify(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The forward pass of the library's networks in numpy: what an exported policy computes.
 
-Tensor names are those of the networks' ``state_dict``; linear weights are ``(out, in)``. Arithmetic is float32.
+Tensor names are those of the networks' ``state_dict``; linear weights are ``(out, in)``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from townlet_training_core.dto.policy import PolicyDescription
 from townlet_training_core.errors import CheckpointError
 
 __all__ = ["NORMALISER_CLIP", "NORMALISER_EPS", "Memory", "NumpyNetwork", "expected_shapes"]
 
-Array: TypeAlias = NDArray[np.float32]
+Array: TypeAlias = NDArray[np.floating[Any]]
 Memory: TypeAlias = dict[str, Array]
 
 NORMALISER_CLIP = 10.0
@@ -71,13 +71,22 @@ def expected_shapes(description: PolicyDescription) -> dict[str, tuple[int, ...]
 class NumpyNetwork:
     """One network's weights, ready to be multiplied.
 
+    Parameters
+    ----------
+    tensors, description:
+        Weights by name, and the network that they belong to.
+    dtype:
+        Precision of the arithmetic.
+
     Raises
     ------
     CheckpointError
         When tensors are missing, left over or of another shape than the description says.
     """
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription) -> None:
+    def __init__(
+        self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription, *, dtype: DTypeLike = np.float64
+    ) -> None:
         expected = expected_shapes(description)
         found = {name: tuple(array.shape) for name, array in tensors.items()}
         for name in sorted(expected.keys() | found.keys()):
@@ -88,15 +97,18 @@ class NumpyNetwork:
                 )
                 raise CheckpointError(msg)
         self.description = description
+        self._dtype = np.dtype(dtype)
         # Transposed copies, so that the product is row-major times row-major.
         self._weights = {
-            name: np.ascontiguousarray(array.astype(np.float32).T) if array.ndim == 2 else np.asarray(array, np.float32)
+            name: np.ascontiguousarray(array.astype(self._dtype).T)
+            if array.ndim == 2
+            else np.asarray(array, self._dtype)
             for name, array in tensors.items()
         }
         self._moments = {
             name: (
-                np.asarray(tensors[f"normaliser.{name}_mean"], np.float32),
-                np.asarray(1.0 / np.sqrt(tensors[f"normaliser.{name}_var"] + NORMALISER_EPS), np.float32),
+                np.asarray(tensors[f"normaliser.{name}_mean"], self._dtype),
+                np.asarray(1.0 / np.sqrt(tensors[f"normaliser.{name}_var"] + NORMALISER_EPS), self._dtype),
             )
             for name in description.normalised
         }
@@ -104,7 +116,7 @@ class NumpyNetwork:
     def initial_memory(self, slots: int) -> Memory:
         """Return the memory before anything was seen: zeros ``(S, hidden_dim)``, or nothing."""
         names = {"none": (), "gru": ("hidden",), "lstm": ("hidden", "cell")}[self.description.recurrent]
-        return {name: np.zeros((slots, self.description.hidden_dim), np.float32) for name in names}
+        return {name: np.zeros((slots, self.description.hidden_dim), self._dtype) for name in names}
 
     def forward(self, observations: Mapping[str, NDArray[Any]], memory: Memory) -> tuple[Array, Array, Memory]:
         """Return unmasked logits ``(R, A)``, values ``(R,)`` and the next memory for R rows."""
@@ -120,10 +132,10 @@ class NumpyNetwork:
         return logits, self._linear("value_head", critic)[:, 0], memory
 
     def _input(self, name: str, array: NDArray[Any]) -> Array:
-        values: Array = np.asarray(array, np.float32)
+        values: Array = np.asarray(array, self._dtype)
         scale = self.description.inputs[name].scale
         if scale != 1.0:
-            values = values * np.float32(scale)
+            values = values * scale
         if name in self._moments:
             mean, inverse = self._moments[name]
             values = np.clip((values - mean) * inverse, -NORMALISER_CLIP, NORMALISER_CLIP)
@@ -136,7 +148,7 @@ class NumpyNetwork:
 
     def _dense(self, name: str, values: Array) -> Array:
         product = self._linear(name, values)
-        return np.maximum(product, np.float32(0.0), out=product)
+        return np.maximum(product, 0.0, out=product)
 
     def _trunk(self, prefix: str, inputs: Mapping[str, Array]) -> Array:
         parts = []
@@ -161,7 +173,7 @@ class NumpyNetwork:
         columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(rows * height * width, channels * 9)
         product = columns @ weight.reshape(len(weight), -1).T
         product += self._weights[f"{name}.bias"]
-        np.maximum(product, np.float32(0.0), out=product)
+        np.maximum(product, 0.0, out=product)
         return np.ascontiguousarray(product.reshape(rows, height, width, -1).transpose(0, 3, 1, 2))
 
     def _remember(self, latent: Array, memory: Memory) -> Memory:
@@ -184,5 +196,5 @@ class NumpyNetwork:
 
 def _sigmoid(values: Array) -> Array:
     # By tanh: no overflow at either end.
-    result: Array = np.float32(0.5) * (np.tanh(np.float32(0.5) * values) + np.float32(1.0))
+    result: Array = 0.5 * (np.tanh(0.5 * values) + 1.0)
     return result

@@ -13,8 +13,16 @@ import pytest
 from townlet_training_core.errors import DataError
 from townlet_training_core.replay.dataset import ReplayDataset, ReplayDatasetConfig
 from townlet_training_core.replay.npz import load_replay_sample
-from townlet_training_core.rollout.frames import FrameRolloutBuffer, build_dto_rollout_artifact
+from townlet_training_core.replay.spec import DataSpec
+from townlet_training_core.replay.transitions import transitions_from_rollout
+from townlet_training_core.rollout.capture import RolloutCollector
+from townlet_training_core.rollout.frames import (
+    FrameRolloutBuffer,
+    build_dto_rollout_artifact,
+    frames_from_transitions,
+)
 from townlet_training_core.rollout.trajectory import TrajectoryService
+from townlet_training_core.testing.counting import CountingPolicy, CountingSimulation
 
 
 def frame(agent: str, tick: int, **changes: Any) -> dict[str, Any]:
@@ -187,3 +195,22 @@ def test_a_tick_becomes_frames() -> None:
     service.append_reward("bob", 1.0, False)
     service.reset_state()
     assert service.transitions == {}
+
+
+def test_columns_can_be_seen_as_frames() -> None:
+    simulation = CountingSimulation(2, episode_ticks=3)
+    collector = RolloutCollector(simulation, CountingPolicy(), steps=4, seed=0)
+    table = transitions_from_rollout(collector.collect(), DataSpec.from_simulation(simulation.spec))
+    frames = list(frames_from_transitions(table, [0]))
+    assert [item["tick"] for item in frames] == [0, 1, 2]
+    assert frames[0]["agent_id"] == "slot_0"
+    assert frames[2]["dones"] == [True]
+    assert [item["log_prob"] for item in frames] == [-0.125, -0.25, -0.375]
+    buffer = FrameRolloutBuffer()
+    buffer.extend(frames)
+    sample = buffer.to_samples()["slot_0"]
+    np.testing.assert_array_equal(sample.features, table.column("features")[:3])
+    np.testing.assert_array_equal(sample.value_preds, [0, 1, 2, 3])
+    assert sample.metadata["action_dim"] == 3
+    assert sample.metadata["simulation"] == "counting-v1"
+    assert len(list(frames_from_transitions(table))) == len(table)

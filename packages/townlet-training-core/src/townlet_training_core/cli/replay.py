@@ -85,8 +85,14 @@ def _text(value: Any) -> str:
         shown = ", ".join(str(item) for item in value[:12])
         return f"{len(value)}: {shown}{', ...' if len(value) > 12 else ''}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return "\n".join(f"{key}: {_inline(item)}" for key, item in value.items())
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items() if item not in ([0, 0.0], {}, []))
+    return str(value)
 
 
 @app.command(epilog="Example: townlet replay convert old_captures/ store/ --to shards")

@@ -7,10 +7,12 @@ policy and hand out frames.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from townlet_training_core.errors import DataError
 from townlet_training_core.files import atomic_write_json, atomic_write_text
@@ -18,8 +20,12 @@ from townlet_training_core.replay.dataset import InMemoryReplayDataset, InMemory
 from townlet_training_core.replay.metrics import compute_sample_metrics
 from townlet_training_core.replay.npz import save_replay_sample, to_builtins
 from townlet_training_core.replay.sample import ReplaySample, frames_to_replay_sample
+from townlet_training_core.replay.transitions import TransitionDataset
 
-__all__ = ["AgentRollout", "FrameRolloutBuffer", "build_dto_rollout_artifact"]
+__all__ = ["AgentRollout", "Frame", "FrameRolloutBuffer", "build_dto_rollout_artifact", "frames_from_transitions"]
+
+Frame: TypeAlias = dict[str, Any]
+"""What one agent saw, did and earned in one tick, by the contract's keys."""
 
 _DTO_SCHEMA_VERSION = "0.2.0"
 
@@ -75,6 +81,45 @@ def build_dto_rollout_artifact(frames: Sequence[Mapping[str, Any]]) -> dict[str,
         "tick_last": ticks[-1],
         "frames": [to_builtins(frame) for frame in frames],
     }
+
+
+def frames_from_transitions(dataset: TransitionDataset, trajectories: Iterable[int] | None = None) -> Iterator[Frame]:
+    """Yield the decisions of captured columns as frames, trajectory by trajectory: a view for those who read frames.
+
+    A frame has ``tick`` (step of the trajectory), ``agent_id`` (``slot_<n>``), ``map``, ``features``, ``action``,
+    ``action_id``, ``rewards``, ``dones``, ``metadata``, ``anneal_context``, and ``log_prob``, ``value_pred`` and
+    ``bootstrap_value`` where the acting policy gave them.
+    """
+    spec, offsets = dataset.spec, dataset.offsets
+    slots = getattr(dataset, "slots", None)
+    metadata = {
+        "feature_names": list(spec.feature_names),
+        "action_names": list(spec.action_names),
+        "action_dim": spec.action_dim,
+        "map_channels": list(spec.map_channels),
+        "simulation": spec.simulation,
+    }
+    for item in range(len(offsets) - 1) if trajectories is None else trajectories:
+        rows = dataset.gather(np.arange(offsets[item], offsets[item + 1]))
+        agent_id = f"slot_{int(slots[item])}" if slots is not None else f"trajectory_{item}"
+        for step in range(int(offsets[item + 1] - offsets[item])):
+            action = int(rows["actions"][step])
+            frame: Frame = {
+                "tick": step,
+                "agent_id": agent_id,
+                "map": rows["map"][step] if "map" in rows else np.zeros((0, 0, 0), np.float32),
+                "features": rows["features"][step] if "features" in rows else np.zeros(0, np.float32),
+                "action": {"kind": spec.action_names[action]},
+                "action_id": action,
+                "rewards": [float(rows["rewards"][step])],
+                "dones": [bool(rows["terminated"][step] or rows["truncated"][step])],
+                "metadata": metadata,
+                "anneal_context": {},
+            }
+            for name, key in (("log_probs", "log_prob"), ("values", "value_pred"), ("next_values", "bootstrap_value")):
+                if name in rows:
+                    frame[key] = float(rows[name][step])
+            yield frame
 
 
 class FrameRolloutBuffer:

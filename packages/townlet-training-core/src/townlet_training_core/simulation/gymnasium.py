@@ -1,4 +1,4 @@
-"""Any Gymnasium environment behind the simulation port: one slot a copy, or a vector environment of many."""
+"""Any Gymnasium environment behind the simulation port: one slot a copy."""
 
 from __future__ import annotations
 

@@ -26,20 +26,30 @@ def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int =
     num_envs:
         B, towns stepped together.
     options:
-        Fields of :class:`~townlet_sim.config.TownConfig`; nested sections are mappings.
+        Fields of :class:`~townlet_sim.config.TownConfig`; nested sections are mappings. Besides, ``scenario``: the name of
+        a packaged scenario, the path of a file, or what such a file holds (:mod:`townlet_sim.scenarios`).
     threads:
         Worker threads; results do not depend on it.
 
     Raises
     ------
+    FileNotFoundError
+        When there is no such scenario.
     pydantic.ValidationError
         (a ``ValueError``) when an option is unknown or out of range; the message gives its path.
     ValueError
-        When the map is too small for the agents.
+        When the map is too small for the agents, or a scenario is wrong.
     """
+    options = dict(options)
+    scenario = options.pop("scenario", None)
+    if scenario is not None:
+        from townlet_sim.scenarios import load_scenario
+        from townlet_sim.story import ScenarioBatch
+
+        return ScenarioBatch(load_scenario(scenario, options=options), num_envs, threads=threads)
     from townlet_sim.engine import TownBatch
 
-    return TownBatch(TownConfig.model_validate(dict(options)), num_envs, threads=threads)
+    return TownBatch(TownConfig.model_validate(options), num_envs, threads=threads)
 
 
 def parallel_env(options: Mapping[str, Any] | None = None, *, render_mode: str | None = None) -> TownParallelEnv:

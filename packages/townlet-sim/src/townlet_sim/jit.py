@@ -68,7 +68,7 @@ def _compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
     before = _SETTINGS.CACHE_DIR
     _SETTINGS.CACHE_DIR = str(_FOLDER)
     try:
-        compiled = numba.njit(cache=True, error_model="numpy", **options)(function)
+        compiled = numba.njit(cache=True, error_model="numpy", _nrt=False, **options)(function)
     finally:
         _SETTINGS.CACHE_DIR = before
     return cast("Callable[P, R]", compiled)

@@ -319,7 +319,9 @@ def _config(data: Mapping[str, Any], options: Mapping[str, Any], scenario: Scena
         merged["profiles"] = [profile or named[n % len(named)] for n, profile in enumerate(profiles)]
     merged.setdefault("episode_ticks", scenario.ticks)
     _merge(merged, options)
-    merged["agents"] = count
+    if merged.setdefault("agents", count) != count:
+        msg = f"{where}: agents: the scenario has {count} (arrivals included), but {merged['agents']!r} is asked for; leave it out"
+        raise ValueError(msg)
     try:
         return TownConfig.model_validate(merged)
     except ValidationError as error:

@@ -80,6 +80,7 @@ setup: .venv/.set-up ## make the environment (.venv) with every package and tool
 .PHONY: test
 test: setup .venv-core/.set-up ## all tests with torch (branch coverage, floors), then the torch-free matrix
 	@$(BIN)/coverage erase
+	@$(BIN)/python tests/warm_up.py
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --cov --cov-report=
 	@$(BIN)/python tests/coverage_floor.py
 	@$(MAKE) --no-print-directory test-core
@@ -88,6 +89,7 @@ test: setup .venv-core/.set-up ## all tests with torch (branch coverage, floors)
 test-core: .venv-core/.set-up ## the tests of core, town and façade in an environment without torch
 	@.venv-core/bin/python -c 'import importlib.util as u; assert u.find_spec("torch") is None, "torch is installed in .venv-core"'
 	@echo 'without torch:' >&2
+	@.venv-core/bin/python tests/warm_up.py
 	@OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -q -n $(WORKERS) $(addprefix packages/,$(TORCH_FREE)) tests
 
 .PHONY: matrix
@@ -99,12 +101,14 @@ matrix: uv.lock ## core and town on Python 3.12 and 3.13, where those are instal
 	  echo "Python $$version:"; \
 	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) sync -q --python "$$python" \
 	    --package townlet-training-core --package townlet-sim --package townlet-test-plugin --group test; \
+	  .venv-$$version/bin/python tests/warm_up.py; \
 	  OMP_NUM_THREADS=1 .venv-$$version/bin/python -m pytest -q -n $(WORKERS) \
 	    packages/townlet-training-core packages/townlet-sim packages/townlet-test-plugin || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "failed on Python$$failed" >&2; exit 1; }
 
 .PHONY: deep
 deep: setup ## what is too long for `test`: kills, fuzzing, learning over several seeds
+	@$(BIN)/python tests/warm_up.py
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m deep --timeout 3600 --ignore tests/test_wheels.py
 
 # -------------------------------------------------------------------------------------------------- checks

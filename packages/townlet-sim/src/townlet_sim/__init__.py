@@ -26,8 +26,8 @@ def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int =
     num_envs:
         B, towns stepped together.
     options:
-        Fields of :class:`~townlet_sim.config.TownConfig`; nested sections are mappings. Besides, ``scenario``: the name of
-        a packaged scenario, the path of a file, or what such a file holds (:mod:`townlet_sim.scenarios`).
+        Fields of :class:`~townlet_sim.config.TownConfig`; nested sections are mappings. Besides, ``scenario``: the
+        name of a packaged scenario, the path of a file, or what such a file holds (:mod:`townlet_sim.scenarios`).
     threads:
         Worker threads; results do not depend on it.
 

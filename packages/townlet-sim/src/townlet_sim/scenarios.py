@@ -106,7 +106,8 @@ class _Part(BaseModel):
         if not isinstance(data, Mapping):
             return data
         names = set(cls.model_fields) - {"extra"}
-        names |= {str(f.alias) for f in cls.model_fields.values() if f.alias}
+        if "arguments" in names and "kwargs" in data:  # its name in files
+            data = {"arguments" if key == "kwargs" else key: value for key, value in data.items()}
         unknown = {key: value for key, value in data.items() if key not in names}
         kept = unknown.pop("extra", {})
         known = {key: value for key, value in data.items() if key in names}
@@ -134,9 +135,9 @@ def _known_kind(value: Any) -> Any:
 class Intent(_Part):
     """One entry of a schedule.
 
-    ``move`` walks to ``position``; ``request`` walks to ``object`` and takes it or joins its queue; ``start`` does the same
-    and stays until the use is over; ``release`` leaves it; ``wait`` (``noop``, ``blocked``) lets ``ticks`` pass; the name of an
-    action asks for that action, for ``ticks`` ticks.
+    ``move`` walks to ``position``; ``request`` walks to ``object`` and takes it or joins its queue; ``start`` does the
+    same and stays until the use is over; ``release`` leaves it; ``wait`` (``noop``, ``blocked``) lets ``ticks`` pass;
+    the name of an action asks for that action, for ``ticks`` ticks.
     """
 
     kind: Annotated[str, BeforeValidator(_known_kind)]
@@ -193,7 +194,7 @@ class TimelineEntry(_Part):
     tick: int = Field(ge=0)
     kind: Literal["action", "console"] = "console"
     name: Literal["force_chat", "set_need", "spawn_agent", "perturbation_trigger"]
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Scenario(_Part):
@@ -213,7 +214,7 @@ class Scenario(_Part):
     def slots(self) -> dict[str, int]:
         """Slot by agent id, those that arrive later included."""
         ids = [agent.id for agent in self.agents]
-        ids += [str(entry.kwargs["agent_id"]) for entry in self.timeline if entry.name == "spawn_agent"]
+        ids += [str(entry.arguments["agent_id"]) for entry in self.timeline if entry.name == "spawn_agent"]
         return {name: slot for slot, name in enumerate(dict.fromkeys(ids))}
 
 
@@ -305,7 +306,7 @@ def _config(data: Mapping[str, Any], options: Mapping[str, Any], scenario: Scena
             sources = {target: source for source, target in predecessor._PATHS}
             raise ValueError(_explain(error, where, "", sources=sources)) from error
         except (KeyError, TypeError) as error:
-            msg = f"{where}: jobs: each job needs numbers start_tick, end_tick, wage_rate and lateness_penalty ({error!r})"
+            msg = f"{where}: jobs: each needs start_tick, end_tick, wage_rate and lateness_penalty ({error!r})"
             raise ValueError(msg) from error
         merged = translated.model_dump(exclude={"episode_ticks"})
     town = data.get("town") or {}
@@ -320,7 +321,8 @@ def _config(data: Mapping[str, Any], options: Mapping[str, Any], scenario: Scena
     merged.setdefault("episode_ticks", scenario.ticks)
     _merge(merged, options)
     if merged.setdefault("agents", count) != count:
-        msg = f"{where}: agents: the scenario has {count} (arrivals included), but {merged['agents']!r} is asked for; leave it out"
+        asked = merged["agents"]
+        msg = f"{where}: agents: the scenario has {count}, arrivals included, but {asked!r} is asked for; leave it out"
         raise ValueError(msg)
     try:
         return TownConfig.model_validate(merged)
@@ -384,7 +386,7 @@ def _check_entry(scenario: Scenario, entry: TimelineEntry, where: str) -> None:
         "listener": tuple(scenario.slots),
     }
     for key in required:
-        value = entry.kwargs.get(key)
+        value = entry.arguments.get(key)
         if key == "value":
             if not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
                 msg = f"{where}.value: expected a number in [0, 1], found {value!r}"

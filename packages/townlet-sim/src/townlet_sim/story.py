@@ -78,7 +78,7 @@ class ScenarioBatch(TownBatch):
         return found
 
     def _apply_entry(self, b: int, entry: TimelineEntry) -> None:
-        slots, state, kwargs = self.scenario.slots, self.arrays, entry.kwargs
+        slots, state, kwargs = self.scenario.slots, self.arrays, entry.arguments
         if entry.name == "set_need":
             column = {"hunger": c.HUNGER, "hygiene": c.HYGIENE, "energy": c.ENERGY}[kwargs["need"]]
             state.agent_f[b, slots[kwargs["agent_id"]], column] = float(kwargs["value"])

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from townlet_training_core.config.loader import describe_errors
-from townlet_training_core.config.models import SimulationChoice
+from townlet_training_core.dto.base import describe_errors
 from townlet_training_core.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -25,7 +24,7 @@ from townlet_training_core.errors import (
     TownletError,
 )
 
-__all__ = ["Group", "Plugin", "load", "make_policy", "make_simulation", "make_strategy", "plugins"]
+__all__ = ["Choice", "Group", "Plugin", "load", "make_policy", "make_simulation", "make_strategy", "plugins"]
 
 
 class Group(StrEnum):
@@ -66,6 +65,26 @@ class Plugin:
     group: Group
     distribution: str
     entry_point: EntryPoint
+
+
+class Choice(Protocol):
+    """Which simulation, and how: a configuration's ``simulation`` section."""
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+
+    @property
+    def num_envs(self) -> int:
+        """Environments stepped together."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that step them."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the simulation itself judges."""
 
 
 def plugins(group: Group) -> tuple[Plugin, ...]:
@@ -139,7 +158,7 @@ def make_policy(spec: str) -> Any:
     return load(Group.POLICIES, "exported").load(Path(spec))
 
 
-def make_simulation(choice: SimulationChoice, *, num_envs: int | None = None) -> Any:
+def make_simulation(choice: Choice, *, num_envs: int | None = None) -> Any:
     """Make the chosen simulation with ``num_envs`` environments (default: as configured).
 
     Raises

@@ -11,9 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from townlet_training_core.config.models import TrainingConfig
+from townlet_training_core.dto.base import describe_errors
 from townlet_training_core.errors import ConfigurationError
 
-__all__ = ["apply_overrides", "default_config", "describe_errors", "load_config", "read_yaml", "validated"]
+__all__ = ["apply_overrides", "default_config", "load_config", "read_yaml", "validated"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -57,19 +58,6 @@ def read_yaml(path: Path) -> Any:
         problem = getattr(error, "problem", None) or error
         msg = f"{str(path)!r}{place}: not valid YAML: {problem}"
         raise ConfigurationError(msg) from error
-
-
-def describe_errors(error: ValidationError, *, source: str, prefix: str = "") -> str:
-    """Describe a validation error: one ``source: key.path: what was expected (got what)`` line per fault."""
-    lines = []
-    for fault in error.errors(include_url=False):
-        path = ".".join([*([prefix] if prefix else []), *map(str, fault["loc"])])
-        if fault["type"] == "extra_forbidden":
-            reason = "unknown key; see 'townlet config schema' for the known ones"
-        else:
-            reason = f"{fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
-        lines.append(f"{source}: {path}: {reason}" if path else f"{source}: {reason}")
-    return "\n".join(lines)
 
 
 def validated(model: type[ModelT], payload: Any, *, source: str, prefix: str = "") -> ModelT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from townlet_training_core.replay.sample import ReplaySample
 from townlet_training_core.replay.shards import SHARD_BYTES, STORE_FILE, ShardStore, ShardWriter
 from townlet_training_core.replay.transitions import TransitionDataset, Transitions
 
-__all__ = ["SAMPLES_A_BLOCK", "convert", "fetch_store", "open_transitions", "replay_kind", "write_samples"]
+__all__ = ["SAMPLES_A_BLOCK", "as_url", "convert", "fetch_store", "open_transitions", "replay_kind", "write_samples"]
 
 SAMPLES_A_BLOCK = 32
 """Samples that are held in memory at once while converting."""
@@ -81,12 +82,19 @@ def open_transitions(source: Path | str) -> TransitionDataset:
     MissingDependencyError
         When a URL is given and fsspec is not installed.
     """
-    if "://" in str(source):
-        return ShardStore.open(fetch_store(str(source)))
+    url = as_url(source)
+    if url is not None:
+        return ShardStore.open(fetch_store(url))
     kind, path = replay_kind(Path(source))
     if kind == "store":
         return ShardStore.open(path)
     return transitions_from_samples(_samples(kind, path), label=path.stem)
+
+
+def as_url(source: Path | str) -> str | None:
+    """Return the URL that is meant, or ``None`` for a local path; a path has lost one of a URL's two slashes."""
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)", str(source))
+    return f"{found[1]}://{found[2]}" if found else None
 
 
 def fetch_store(url: str, *, cache: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from townlet_training_core.config.models import TrainingConfig
 from townlet_training_core.errors import ConfigurationError, DataError
 from townlet_training_core.replay.dataset import InMemoryReplayDataset, ReplayDataset, ReplayDatasetConfig
 from townlet_training_core.replay.npz import load_replay_sample
-from townlet_training_core.replay.openers import open_transitions, replay_kind
+from townlet_training_core.replay.openers import as_url, open_transitions, replay_kind
 from townlet_training_core.replay.sample import ReplayBatch, build_batch
 from townlet_training_core.replay.transitions import TransitionDataset
 
@@ -67,14 +67,14 @@ class ReplayService:
             config = ReplayDatasetConfig.from_manifest(path, batch_size=batch_size, streaming=streaming)
         return ReplayDataset(config)
 
-    def transitions(self, source: Path | None = None) -> TransitionDataset:
+    def transitions(self, source: Path | str | None = None) -> TransitionDataset:
         """Open replay data as a table of single transitions; a shard store is mapped, whatever its size.
 
         A URL (``s3://...``) names a shard store behind fsspec.
         """
-        if source is not None and "://" in str(source):
-            return open_transitions(str(source))
-        return open_transitions(self.resolve(source))
+        if source is not None and as_url(source) is not None:
+            return open_transitions(source)
+        return open_transitions(self.resolve(None if source is None else Path(source)))
 
 
 def summarize_batch(batch: ReplayBatch, batch_index: int = 1) -> dict[str, Any]:

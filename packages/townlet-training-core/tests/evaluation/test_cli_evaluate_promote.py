@@ -16,7 +16,7 @@ from townlet_training_core.dto.policy import InputDescription, PolicyDescription
 from townlet_training_core.policy.exported import ExportedPolicy
 
 POLE = [
-    *("--set", "simulation.name=gymnasium", "--set", "simulation.options.env=CartPole-v1"),
+    *("--set", "simulation.name=gymnasium", "--set", "simulation.options={env: CartPole-v1}"),
     *("--set", "evaluation.max_steps=80", "--set", "evaluation.episodes=6", "--set", "evaluation.num_envs=4"),
     *("--set", "promotion.episodes=8"),
 ]
@@ -184,3 +184,50 @@ def test_corrupt_verdicts_and_registries_are_refused(tmp_path: Path, monkeypatch
     assert "--repair" in broken.output
     assert invoke("promote", "history", "--repair").exit_code == 0
     assert invoke("promote", "status").exit_code == 0
+
+
+def test_scenarios_are_played_one_by_one_and_judged_together(tmp_path: Path) -> None:
+    strong = export(tmp_path / "strong", 30.0)
+    suites = tmp_path / "suites.yaml"
+    suites.write_text("- {name: short, max_steps: 20}\n- {name: long, first_seed: 7, episodes: 5, max_steps: 60}\n")
+    arguments = ["-p", strong, "--against", "random", "--suites", suites, *POLE]
+    shown = invoke("evaluate", *arguments, "--output", tmp_path / "out", "--plot", tmp_path / "p.png")
+    assert shown.exit_code == 0, shown.output
+    assert "strong over 2 suites: mean" in shown.output
+    assert "long: strong minus random" in shown.output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["random-long.json", "random-short.json", "strong-long.json", "strong-short.json"]
+    printed = json.loads(invoke("evaluate", *arguments, "--json").output)
+    assert [len(result["returns"]) for result in printed["results"]] == [6, 5, 6, 5]
+    both, other = printed["aggregates"]
+    assert both["episodes"] == 11
+    assert both["probability_of_improvement"]["estimate"] > 0.8
+    assert other["probability_of_improvement"] is None
+    decided = invoke(
+        *("promote", "evaluate", strong, "--baseline", "random", "--suites", suites, *POLE),
+        *("--releases", tmp_path / "releases", "--json"),
+    )
+    assert decided.exit_code == 0, decided.output
+    assert len(json.loads(decided.output)["comparisons"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid YAML"),
+        ("[]", "expected a list"),
+        ("- 3", "item 0: expected a mapping with 'name'"),
+        ("- {name: a, episodes: many}", "must be whole numbers"),
+        ("- {name: a, episodes: 0}", "must be whole numbers"),
+        ("- {name: a, options: 3}", "options: expected a mapping"),
+        ("- {name: a, length: 3}", "length: Extra inputs"),
+        ("- {name: a}\n- {name: a}", "two of them have one name"),
+    ],
+)
+def test_suites_that_cannot_be_used_are_named(tmp_path: Path, text: str, message: str) -> None:
+    suites = tmp_path / "suites.yaml"
+    suites.write_text(text)
+    done = invoke("evaluate", "-p", "random", "--suites", suites, *POLE)
+    assert done.exit_code == 2
+    assert message in done.output
+    assert invoke("evaluate", "-p", "random", "--suites", tmp_path / "absent", *POLE).exit_code == 2

@@ -21,6 +21,7 @@ from townlet_training_core.errors import (
     SpaceMismatchError,
 )
 from townlet_training_core.evaluation import TownStreams, compare_paired, evaluate_policy, suite_from_config
+from townlet_training_core.evaluation.scenarios import aggregate
 
 SUITE = EvaluationSuite(simulation="fake", seeds=(30, 31, 32, 33, 34))
 
@@ -192,3 +193,19 @@ def test_records_refuse_columns_of_another_length(fake_town: Any, dial_policy: A
     payload["returns"] = payload["returns"][:-1]
     with pytest.raises(ValueError, match="'returns' has 4 entries, expected one for each of 5 seeds"):
         EvaluationResult.model_validate(payload)
+
+
+def test_an_aggregate_weighs_every_episode_and_checks_its_sides(fake_town: Any, dial_policy: Any) -> None:
+    simulation = fake_town(num_envs=2)
+    other = EvaluationSuite(name="other", simulation="fake", seeds=(1, 2, 3))
+    good = [evaluate_policy(simulation, dial_policy([0, 0, 1]), suite=suite) for suite in (SUITE, other)]
+    poor = [evaluate_policy(simulation, dial_policy([0, 1, 0]), suite=suite) for suite in (SUITE, other)]
+    both = aggregate(good, poor)
+    assert both.suites == ("default", "other")
+    assert both.mean.estimate == pytest.approx(np.mean([*good[0].returns, *good[1].returns]))
+    assert both.probability_of_improvement is not None
+    assert both.probability_of_improvement.estimate == 1.0
+    assert aggregate(good).probability_of_improvement is None
+    for wrong in ((good, poor[:1]), (good, poor[::-1]), ((), ())):
+        with pytest.raises(DataError):
+            aggregate(*wrong)

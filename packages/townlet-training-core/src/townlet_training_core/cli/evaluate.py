@@ -12,9 +12,10 @@ from rich.console import Console
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
 from townlet_training_core.cli.tables import interval_text, results_table
 from townlet_training_core.config.loader import load_config
-from townlet_training_core.dto.evaluation import EvaluationResult, PairedComparison
+from townlet_training_core.dto.evaluation import EvaluationResult, PairedComparison, SuiteAggregate
 from townlet_training_core.errors import ConfigurationError
-from townlet_training_core.evaluation import compare_paired, suite_from_config
+from townlet_training_core.evaluation.compare import compare_paired
+from townlet_training_core.evaluation.scenarios import aggregate, load_suites
 from townlet_training_core.files import atomic_write_text
 
 __all__ = ["app"]
@@ -33,6 +34,9 @@ def evaluate(
     ],
     against: Annotated[
         str | None, typer.Option("--against", help="Compare every policy with this one, paired by seed.")
+    ] = None,
+    suites: Annotated[
+        Path | None, typer.Option("--suites", help="YAML list of suites, one per scenario, that all policies play.")
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -56,44 +60,63 @@ def evaluate(
     changes += ["evaluation.greedy=true"] if greedy else []
     loaded = load_config(config, overrides=changes)
     settings = loaded.evaluation
-    suite = suite_from_config(loaded.simulation, settings)
+    played = load_suites(suites, loaded)
     if plot is not None:
         require_plots()
     results = {
-        spec: evaluate_spec(
-            spec,
-            suite=suite,
-            label=labels[spec],
-            num_envs=settings.num_envs,
-            workers=workers,
-            directory=cache,
-            confidence=settings.confidence,
-            resamples=settings.resamples,
-        )
+        spec: [
+            evaluate_spec(
+                spec,
+                suite=suite,
+                label=labels[spec],
+                num_envs=settings.num_envs,
+                workers=workers,
+                directory=cache,
+                confidence=settings.confidence,
+                resamples=settings.resamples,
+            )
+            for suite in played
+        ]
         for spec in specs
     }
+    levels: dict[str, Any] = {"confidence": settings.confidence, "resamples": settings.resamples}
     comparisons = [
-        compare_paired(results[spec], results[against], confidence=settings.confidence, resamples=settings.resamples)
+        (result.suite.name, compare_paired(result, other, **levels))
         for spec in specs
         if against is not None and spec != against
+        for result, other in zip(results[spec], results[against], strict=True)
     ]
+    aggregates = [
+        aggregate(results[spec], results[against] if against and spec != against else (), **levels)
+        for spec in specs
+        if len(played) > 1
+    ]
+    everything = [result for spec in specs for result in results[spec]]
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        for result in results.values():
-            atomic_write_text(output / f"{result.label}.json", result.model_dump_json(indent=2) + "\n")
+        for result in everything:
+            stem = result.label if len(played) == 1 else f"{result.label}-{result.suite.name}"
+            atomic_write_text(output / f"{stem}.json", result.model_dump_json(indent=2) + "\n")
     if plot is not None:
-        draw_returns(list(results.values()), plot)
+        draw_returns(everything, plot)
     if as_json:
         payload = {
-            "results": [result.model_dump(mode="json") for result in results.values()],
-            "comparisons": [comparison.model_dump(mode="json") for comparison in comparisons],
+            "results": [result.model_dump(mode="json") for result in everything],
+            "comparisons": [comparison.model_dump(mode="json") for _, comparison in comparisons],
+            "aggregates": [item.model_dump(mode="json") for item in aggregates],
         }
         typer.echo(json.dumps(payload, indent=2))
         return
     console = Console()
-    console.print(results_table(list(results.values())))
-    for comparison in comparisons:
-        console.print(comparison_line(comparison), markup=False, soft_wrap=True)
+    for at, suite in enumerate(played):
+        if len(played) > 1:
+            console.print(f"suite {suite.name}", markup=False)
+        console.print(results_table([results[spec][at] for spec in specs]))
+    for name, comparison in comparisons:
+        scenario = f"{name}: " if len(played) > 1 else ""
+        console.print(scenario + comparison_line(comparison), markup=False, soft_wrap=True)
+    for item in aggregates:
+        console.print(aggregate_line(item), markup=False, soft_wrap=True)
 
 
 def comparison_line(comparison: PairedComparison) -> str:
@@ -103,6 +126,15 @@ def comparison_line(comparison: PairedComparison) -> str:
         f"{comparison.candidate} minus {comparison.baseline}: {interval_text(difference)} over "
         f"{comparison.episodes} pairs, effect {comparison.effect_size:.2f} sd, P(better) {better.estimate:.2f}"
     )
+
+
+def aggregate_line(item: SuiteAggregate) -> str:
+    """Say in one line what a policy reached over all suites."""
+    text = (
+        f"{item.label} over {len(item.suites)} suites: mean {interval_text(item.mean)}, IQM {interval_text(item.iqm)}"
+    )
+    better = item.probability_of_improvement
+    return text if better is None else f"{text}, P(better than {item.against}) {interval_text(better)}"
 
 
 def require_plots() -> Any:
@@ -125,7 +157,9 @@ def draw_returns(results: list[EvaluationResult], target: Path) -> None:
         axes.plot(result.returns, [row] * len(result.returns), "|", color="0.6", markersize=10)
         axes.plot([mean.low, mean.high], [row, row], color="C0", linewidth=3)
         axes.plot([mean.estimate], [row], "o", color="C0")
-    axes.set_yticks(range(len(results)), [result.label for result in results])
+    several = len({result.suite.name for result in results}) > 1
+    names = [f"{result.label}, {result.suite.name}" if several else result.label for result in results]
+    axes.set_yticks(range(len(results)), names)
     axes.invert_yaxis()
     axes.set_xlabel("return of an episode, mean over agents")
     axes.grid(visible=True, axis="x", alpha=0.3)

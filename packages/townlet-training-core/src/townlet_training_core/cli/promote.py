@@ -19,6 +19,7 @@ from townlet_training_core.config.loader import load_config
 from townlet_training_core.dto.release import AuditEntry, LegacyFlags, PromotionVerdict
 from townlet_training_core.errors import ArtifactError, ConfigurationError
 from townlet_training_core.evaluation import suite_from_config
+from townlet_training_core.evaluation.scenarios import load_suites
 from townlet_training_core.files import atomic_write_text
 from townlet_training_core.promotion import PromotionGate, ReleaseRegistry
 
@@ -39,6 +40,10 @@ def evaluate(
     releases: ReleasesOption = Path("releases"),
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Compare with this policy instead of the current release.")
+    ] = None,
+    suites: Annotated[
+        Path | None,
+        typer.Option("--suites", help="YAML list of suites, one per scenario, judged together."),
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
@@ -75,7 +80,7 @@ def evaluate(
     new, old = make_policy(candidate), make_policy(baseline)
     gate = PromotionGate(
         simulation_maker,
-        [suite_from_config(loaded.simulation, loaded.evaluation)],
+        load_suites(suites, loaded),
         config=loaded.promotion,
         book=registry.look_book(),
         num_envs=loaded.evaluation.num_envs,

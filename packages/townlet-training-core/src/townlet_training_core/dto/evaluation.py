@@ -18,6 +18,7 @@ __all__ = [
     "IntervalDTO",
     "PairedComparison",
     "ReturnSummary",
+    "SuiteAggregate",
 ]
 
 EVALUATION_SCHEMA_VERSION: Literal[1] = 1
@@ -129,6 +130,20 @@ class EvaluationResult(Record):
     def world_hash(self) -> str:
         """Hash of suite (without action streams) and rules: equal ones may be paired by seed."""
         return _digest([self.suite.world_hash(), self.simulation, self.rules_hash])
+
+
+class SuiteAggregate(Record):
+    """One policy over several suites."""
+
+    label: str = Field(description="What the caller calls the policy.")
+    suites: tuple[str, ...] = Field(min_length=1, description="Names of the suites.")
+    episodes: int = Field(ge=1, description="Episodes of all suites.")
+    mean: IntervalDTO = Field(description="Mean return, episodes resampled within their suite.")
+    iqm: IntervalDTO = Field(description="Interquartile mean of the returns of all suites.")
+    against: str | None = Field(None, description="Label of the policy that it is compared with.")
+    probability_of_improvement: IntervalDTO | None = Field(
+        None, description="P(an episode returns more than one of that policy), mean over suites."
+    )
 
 
 class PairedComparison(Record):

@@ -38,6 +38,14 @@ def test_a_file_overrides_defaults_and_set_overrides_the_file(tmp_path: Path) ->
     assert config.ppo.learning_rate == 1e-4
 
 
+def test_choosing_another_simulation_drops_the_options_that_were_written_for_the_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "simulation: {name: town, num_envs: 3, options: {agents: 4}}\n")
+    changed = load_config(path, overrides=["simulation.name=corridor", "simulation.options.length=5"]).simulation
+    assert (changed.name, changed.num_envs, changed.options) == ("corridor", 3, {"length": 5})
+    kept = load_config(path, overrides=["simulation.name=town", "simulation.options.map_size=12"]).simulation
+    assert kept.options == {"agents": 4, "map_size": 12}
+
+
 def test_an_override_reads_yaml_values() -> None:
     assert apply_overrides({}, ["a.b=[1, 2]", "a.c=null", "a.d=text"]) == {"a": {"b": [1, 2], "c": None, "d": "text"}}
 

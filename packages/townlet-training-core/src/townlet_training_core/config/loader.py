@@ -115,8 +115,19 @@ def load_config(path: Path | None = None, *, overrides: Sequence[str] = ()) -> T
         msg = f"{source}: expected a mapping of keys, found {type(payload).__name__}"
         raise ConfigurationError(msg)
     if overrides:
-        payload, source = apply_overrides(payload, overrides), f"{source} with --set"
+        payload, source = apply_overrides(_without_stale_options(payload, overrides), overrides), f"{source} with --set"
     return validated(TrainingConfig, payload, source=source)
+
+
+def _without_stale_options(payload: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Drop the file's simulation options where an override chooses another simulation: they were not meant for it."""
+    chosen = apply_overrides({}, overrides).get("simulation")
+    written = payload.get("simulation")
+    if not isinstance(chosen, dict) or not isinstance(written, Mapping):
+        return payload
+    if chosen.get("name", written.get("name")) == written.get("name", "town"):
+        return payload
+    return {**payload, "simulation": {key: value for key, value in written.items() if key != "options"}}
 
 
 def default_config() -> TrainingConfig:

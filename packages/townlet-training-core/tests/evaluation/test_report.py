@@ -41,7 +41,8 @@ def make_run(tmp_path: Path, fake_town: Any, dial_policy: Any) -> MakeRun:
     def make(name: str = "one", *, epochs: int = 200, seed: int = 0, empty: bool = False) -> RunDirectory:
         run = RunDirectory.create(tmp_path / "runs", run_id=name)
         config = TrainingConfig(seed=seed).model_dump(mode="json")
-        run.write_manifest({"status": "done", "strategy": "anneal", "seed": seed, "config": config})
+        described = {"request": {"init_from": None, "mode": "rollout"}, "packages": {"numpy": "2.0"}}
+        run.write_manifest({"status": "done", "strategy": "anneal", "seed": seed, "config": config, **described})
         run.close()
         if empty:
             return run
@@ -162,6 +163,9 @@ def test_the_numbers_are_those_of_the_run(make_run: MakeRun) -> None:
     assert [result.label for result in record.evaluations] == ["random", "expert", "final"]
     assert f'<td class="n">{number(final.summary.mean.estimate)}</td>' in text
     assert "final minus random" in text
+    assert '<th scope="row">request.mode</th><td>rollout</td>' in text
+    assert '<th scope="row">numpy</th><td class="n">2.0</td>' in text
+    assert "request.init_from" not in text
     assert "anneal: HOLD" not in text
     assert "one: HOLD" in text
     assert "rolled back" in text
@@ -326,7 +330,7 @@ def test_intervals_mark_zero_for_differences() -> None:
         (0.0, "0"),
         (1.23456, "1.235"),
         (12345.6, "12346"),
-        (1e-5, "1.00e-05"),
+        (1e-5, "1e-05"),
         (math.nan, "no value"),
         (-math.inf, "infinite"),
     ],

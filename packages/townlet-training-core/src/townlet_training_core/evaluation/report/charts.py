@@ -121,7 +121,7 @@ def number(value: float) -> str:
     if 1e-3 <= abs(value) < 1e5:
         text = f"{value:.4g}"
         return text if "e" not in text else f"{value:.0f}"
-    return f"{value:.2e}"
+    return f"{value:.3g}"
 
 
 # -- parts ----------------------------------------------------------------------------------------------------

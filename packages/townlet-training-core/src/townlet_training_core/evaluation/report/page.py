@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -123,7 +124,7 @@ def render(runs: Sequence[RunRecord], *, written: str) -> str:
 
 def _what(runs: Sequence[RunRecord]) -> str:
     facts = [[name, *(_text(run.manifest.get(name)) for run in runs)] for name in _FACTS]
-    environments = [_flatten(run.manifest.get("versions") or run.manifest.get("environment") or {}) for run in runs]
+    environments = [_environment(run) for run in runs]
     for name in dict.fromkeys(key for found in environments for key in found):
         facts.append([name, *(_text(found.get(name)) for found in environments)])
     shown = [row for row in facts if any(row[1:])]
@@ -154,6 +155,17 @@ def _what(runs: Sequence[RunRecord]) -> str:
     return body
 
 
+def _environment(run: RunRecord) -> dict[str, Any]:
+    """List what was asked for, with which versions, and where."""
+    request = _flatten(run.manifest.get("request") or {}, "request.")
+    asked = {key: value for key, value in request.items() if value not in (None, "")}
+    return {
+        **asked,
+        **_flatten(run.manifest.get("packages") or {}, ""),
+        **_flatten(run.manifest.get("platform") or {}, ""),
+    }
+
+
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {k: v for key, item in value.items() for k, v in _flatten(item, f"{prefix}{key}.").items()}
@@ -179,8 +191,8 @@ def _charts(runs: Sequence[RunRecord], names: Sequence[str]) -> str:
         present = [(index, run) for index, run in enumerate(runs) if kind in run.series]
         for name in names:
             lines = [(run.name, run.series[kind].columns.get(name, ())) for _, run in present]
-            if not any(values for _, values in lines):
-                continue
+            if not any(value for _, values in lines for value in values if math.isfinite(value)):
+                continue  # nothing, or zeros alone: the part was switched off
             title = f"{_kind(kind)}: {name.replace('_', ' ')}"
             breaks = _breaks(present[0][1].series[kind]) if len(present) == 1 else []
             unit = kind.rpartition(".")[2] + "s" if "." in kind else "records"

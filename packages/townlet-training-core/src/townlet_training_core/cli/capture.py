@@ -35,7 +35,9 @@ app = typer.Typer(help="Let a policy act and keep what happens.")
     "townlet capture --simulation gymnasium --set simulation.options.env=CartPole-v1 --policy random -o captures/pole"
 )
 def capture(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not hold a capture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; must not hold a capture.")] = Path(
+        "captures"
+    ),
     policy: Annotated[
         str, typer.Option("--policy", "-p", help="Registered name, exported policy, checkpoint or run.")
     ] = "scripted",

@@ -156,7 +156,9 @@ def test_punctuality_must_not_exceed_hunger() -> None:
 
 def test_friends_and_rivals_are_eight_at_most() -> None:
     with pytest.raises(ValidationError, match="must be <= 8"):
-        SimulationConfig.model_validate(_with("observations_config.social_snippet", {"top_friends": 5, "top_rivals": 4}))
+        SimulationConfig.model_validate(
+            _with("observations_config.social_snippet", {"top_friends": 5, "top_rivals": 4})
+        )
 
 
 def test_a_missing_file_and_a_bad_one(tmp_path: Path) -> None:

@@ -16,14 +16,17 @@ import pytest
 import townlet
 
 NAMES = {
-    "townlet.dto.policy": "TrainingResultBase BCTrainingResultDTO PPOTrainingResultDTO AnnealStageResultDTO AnnealSummaryDTO",
+    "townlet.dto.policy": "TrainingResultBase BCTrainingResultDTO PPOTrainingResultDTO AnnealStageResultDTO "
+    "AnnealSummaryDTO",
     "townlet.dto.observations": "DTO_SCHEMA_VERSION AgentObservationDTO GlobalObservationDTO ObservationEnvelope "
     "ObservationMetadata",
     "townlet.policy": "BCTrainer BCTrainingConfig BCTrajectoryDataset DEFAULT_POLICY_PROVIDER resolve_policy_backend "
     "PolicyRuntime TrainingHarness evaluate_bc_policy load_bc_samples",
-    "townlet.policy.models": "ConflictAwarePolicyConfig ConflictAwarePolicyNetwork TorchNotAvailableError torch_available",
+    "townlet.policy.models": "ConflictAwarePolicyConfig ConflictAwarePolicyNetwork TorchNotAvailableError "
+    "torch_available",
     "townlet.policy.bc": "BCTrainer BCTrainingConfig BCTrajectoryDataset evaluate_bc_policy load_bc_samples",
-    "townlet.policy.backends.pytorch.bc": "BCTrainer BCTrainingConfig BCTrajectoryDataset evaluate_bc_policy load_bc_samples",
+    "townlet.policy.backends.pytorch.bc": "BCTrainer BCTrainingConfig BCTrajectoryDataset evaluate_bc_policy "
+    "load_bc_samples",
     "townlet.policy.backends.pytorch.ppo_utils": "compute_gae normalize_advantages value_baseline_from_old_preds "
     "clipped_value_loss policy_surrogate AdvantageReturns",
     "townlet.policy.ppo": "compute_gae policy_surrogate",
@@ -38,10 +41,12 @@ NAMES = {
     "townlet.policy.runner": "PolicyRuntime TrainingHarness",
     "townlet.policy.training_orchestrator": "PolicyTrainingOrchestrator PPO_TELEMETRY_VERSION ANNEAL_BC_MIN_DEFAULT "
     "ANNEAL_LOSS_TOLERANCE_DEFAULT ANNEAL_QUEUE_TOLERANCE_DEFAULT DEFAULT_REPLAY_MANIFEST",
-    "townlet.policy.training": "TrainingOrchestrator PolicyTrainingOrchestrator PromotionServiceAdapter ReplayDatasetService "
+    "townlet.policy.training": "TrainingOrchestrator PolicyTrainingOrchestrator PromotionServiceAdapter "
+    "ReplayDatasetService "
     "RolloutCaptureService TrainingServices",
     "townlet.policy.training.contexts": "TrainingContext AnnealContext PPOState",
-    "townlet.policy.training.services": "PromotionServiceAdapter ReplayDatasetService RolloutCaptureService TrainingServices",
+    "townlet.policy.training.services": "PromotionServiceAdapter ReplayDatasetService RolloutCaptureService "
+    "TrainingServices",
     "townlet.policy.training.strategies": "AnnealStrategy BCStrategy PPOStrategy TrainingStrategy",
     "townlet.policy.training.strategies.base": "TrainingStrategy",
     "townlet.policy.scenario_utils": "apply_scenario seed_default_agents has_agents ScenarioBehavior",
@@ -56,6 +61,7 @@ NAMES = {
     "townlet.config.loader": "load_config",
 }
 
+CORE = "townlet_training_core."
 SAME = {
     "townlet.dto.policy:PPOTrainingResultDTO": "townlet_training_core.dto.results:PPOTrainingResultDTO",
     "townlet.policy.replay:ReplaySample": "townlet_training_core.replay.sample:ReplaySample",
@@ -66,29 +72,28 @@ SAME = {
     "townlet.policy.trajectory_service:TrajectoryService": "townlet_training_core.rollout.trajectory:TrajectoryService",
     "townlet.policy.metrics:compute_sample_metrics": "townlet_training_core.replay.metrics:compute_sample_metrics",
     "townlet.stability.promotion:PromotionManager": "townlet_training_core.promotion.manager:PromotionManager",
-    "townlet.policy.training:PromotionServiceAdapter": "townlet_training_core.promotion.manager:PromotionServiceAdapter",
+    "townlet.policy.training:PromotionServiceAdapter": CORE + "promotion.manager:PromotionServiceAdapter",
     "townlet.policy.training.contexts:AnnealContext": "townlet_training_core.strategy:AnnealContext",
     "townlet.policy.models:TorchNotAvailableError": "townlet_training_core.errors:TorchNotAvailableError",
     "townlet.policy.bc:load_bc_samples": "townlet_training_core.replay.manifest:load_bc_samples",
 }
 
+OLD = "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator."
 SIGNATURES = {
-    "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator.run_ppo": "dataset_config epochs log_path "
-    "log_frequency max_log_entries in_memory_dataset device_str",
-    "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator.run_rollout_ppo": "ticks batch_size auto_seed_agents "
+    OLD + "run_ppo": "dataset_config epochs log_path log_frequency max_log_entries in_memory_dataset device_str",
+    OLD + "run_rollout_ppo": "ticks batch_size auto_seed_agents "
     "output_dir prefix compress epochs log_path log_frequency max_log_entries",
-    "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator.capture_rollout": "ticks auto_seed_agents output_dir "
-    "prefix compress",
-    "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator.run_anneal": "dataset_config in_memory_dataset log_dir "
-    "bc_manifest",
-    "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator.run_bc_training": "manifest config",
-    "townlet.policy.training_orchestrator:PolicyTrainingOrchestrator.build_policy_network": "feature_dim map_shape "
-    "action_dim hidden_dim",
+    OLD + "capture_rollout": "ticks auto_seed_agents output_dir prefix compress",
+    OLD + "run_anneal": "dataset_config in_memory_dataset log_dir bc_manifest",
+    OLD + "run_bc_training": "manifest config",
+    OLD + "build_policy_network": "feature_dim map_shape action_dim hidden_dim",
     "townlet.policy.training:TrainingOrchestrator.run_bc": "manifest",
     "townlet.policy.training:TrainingServices": "replay rollout promotion evaluation",
     "townlet.policy.training.contexts:PPOState": "step learning_rate log_stream_offset cycle_id",
-    "townlet.policy.replay:ReplayDatasetConfig.from_manifest": "manifest_path batch_size shuffle seed drop_last streaming",
-    "townlet.policy.replay:ReplayDatasetConfig.from_capture_dir": "capture_dir batch_size shuffle seed drop_last streaming",
+    "townlet.policy.replay:ReplayDatasetConfig.from_manifest": "manifest_path batch_size shuffle seed drop_last "
+    "streaming",
+    "townlet.policy.replay:ReplayDatasetConfig.from_capture_dir": "capture_dir batch_size shuffle seed "
+    "drop_last streaming",
     "townlet.policy.fallback:StubPolicyBackend": "config backend",
     "townlet.policy.fallback:is_stub_policy": "policy provider",
     "townlet.telemetry.fallback:StubTelemetrySink": "config publisher",
@@ -223,9 +228,7 @@ def test_an_owners_tree_lives_beside_the_facade(tmp_path: Path) -> None:
     world = tmp_path / "townlet" / "policy" / "owners"
     world.mkdir(parents=True)
     (world / "__init__.py").write_text("name = 'owners'\n")
-    out = _run(
-        "import townlet.policy.owners, townlet.policy.replay; print(townlet.policy.owners.name)", path=tmp_path
-    )
+    out = _run("import townlet.policy.owners, townlet.policy.replay; print(townlet.policy.owners.name)", path=tmp_path)
     assert out.strip() == "owners"
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from townlet_training_core.errors import TorchNotAvailableError, TownletError
 
-__all__ = ["emit", "parser", "run", "say"]
+__all__ = ["emit", "parser", "run", "say", "script"]
 
+Main = Callable[[Sequence[str] | None], int]
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "path": Path, "str": str}
 
 
@@ -20,13 +21,19 @@ def parser(description: str, flags: str) -> argparse.ArgumentParser:
     """Build a parser from words such as ``config:path --ticks:int=100 --output:path! --compress include:str*``.
 
     A word is a name, its type, and a default after ``=``. ``!`` requires it, ``*`` and ``+`` take several, ``?`` makes
-    a positional optional, ``a|b`` lists choices. An option without a type is a switch.
+    a positional optional, ``a|b`` lists choices. An option without a type is a switch, and
+    ``--on/--off`` are two ends of one.
     """
     made = argparse.ArgumentParser(description=description)
     for word in flags.split():
         name, _, kind = word.partition(":")
+        if "/" in name:
+            yes, no = name.split("/")
+            made.add_argument(yes, action="store_true", default=None)
+            made.add_argument(no, dest=yes.strip("-").replace("-", "_"), action="store_false", default=None)
+            continue
         if not kind:
-            made.add_argument(name, **({"action": "store_true"} if name.startswith("--") else {}))
+            made.add_argument(name, action="store_true")
             continue
         kind, _, text = kind.partition("=")
         plain = kind.rstrip("!*+?")
@@ -51,7 +58,25 @@ def emit(payload: Any) -> None:
     say(json.dumps(payload, indent=2, default=str))
 
 
-def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> None:
+def script(flags: str) -> Callable[[Callable[[argparse.Namespace], int]], Main]:
+    """Make ``main(argv=None)`` of a function that takes parsed flags; run it when its module is the program.
+
+    The function must be the last of its module then.
+    """
+
+    def decorate(body: Callable[[argparse.Namespace], int]) -> Main:
+        def main(argv: Sequence[str] | None = None) -> int:
+            return body(parser(str(sys.modules[body.__module__].__doc__), flags).parse_args(argv))
+
+        main.__doc__ = body.__doc__
+        if body.__module__ == "__main__":
+            run(main)
+        return main
+
+    return decorate
+
+
+def run(main: Main, argv: Sequence[str] | None = None) -> None:
     """Run a script and end the process as it says; what the library refuses is one line and exit code 1."""
     try:
         code = main(argv)
@@ -59,4 +84,4 @@ def run(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] 
         raise SystemExit(f"PyTorch not installed: {error}") from error
     except (TownletError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
-    raise SystemExit(code or 0)
+    raise SystemExit(code)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 
-from townlet.scripts._arguments import emit, parser, run
+from townlet.scripts._arguments import emit, script
 from townlet_training_core.replay.curation import audit
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("--versions:path=data/bc_datasets/versions.json --exit-on-failure")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = "--versions:path=data/bc_datasets/versions.json --exit-on-failure"
-    args = parser(__doc__ or "", flags).parse_args(argv)
     report = audit(args.versions)
     emit(report.model_dump(mode="json"))
     return int(args.exit_on_failure and report.failures > 0)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from statistics import fmean
+from typing import Any
 
 import yaml
 
-from townlet.scripts._arguments import emit, parser, run, say
+from townlet.scripts._arguments import emit, say, script
 from townlet_training_core.errors import DataError
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def _rows(payload: object) -> list[dict[str, Any]]:
+    return [row for row in (payload if isinstance(payload, list) else [payload]) if isinstance(row, dict)]
+
+
+@script("metrics:path --format:json|markdown=json")
+def main(args: argparse.Namespace) -> int:
     """Run the script; the file holds one JSON object, a list of them, or one a line."""
-    args = parser(__doc__ or "", "metrics:path --format:json|markdown=json").parse_args(argv)
     text = args.metrics.read_text(encoding="utf-8")
     lines = text.splitlines() if args.metrics.suffix == ".jsonl" else [text]
     rows = [row for line in lines if line.strip() for row in _rows(yaml.safe_load(line))]
@@ -31,11 +36,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, value in summary.items():
             say(f"| {name} | {value:.4f} |" if isinstance(value, float) else f"| {name} | {value} |")
     return 0
-
-
-def _rows(payload: object) -> list[dict[str, object]]:
-    return [row for row in (payload if isinstance(payload, list) else [payload]) if isinstance(row, dict)]
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from townlet.config import load_config
 from townlet.policy.metrics import compute_sample_metrics
 from townlet.policy.training.services import RolloutCaptureService
-from townlet.scripts._arguments import parser, run, say
+from townlet.scripts._arguments import say, script
 from townlet_training_core.errors import DataError
 from townlet_training_core.files import atomic_write_json
 from townlet_training_core.replay.manifest import write_manifest
@@ -19,10 +19,10 @@ from townlet_training_core.replay.npz import save_replay_sample
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("""config:path --output:path! --ticks:int=100 --prefix:str=rollout_sample --auto-seed-agents --agent-id:str
+    --compress""")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = "--output:path! --ticks:int=100 --prefix:str=rollout_sample --auto-seed-agents --agent-id:str --compress"
-    args = parser(__doc__ or "", f"config:path {flags}").parse_args(argv)
     config = load_config(args.config)
     scenario: dict[str, Any] = getattr(config, "scenario", None) or {}
     ticks = int(scenario.get("ticks") or args.ticks)
@@ -58,7 +58,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_manifest(args.output / f"{args.prefix}_manifest.json", entries, metadata=metadata)
     say(f"Captured {len(entries)} sample(s) over {ticks} ticks into {args.output}")
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

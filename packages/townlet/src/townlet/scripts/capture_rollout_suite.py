@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from townlet.scripts._arguments import parser, run, say
+from townlet.scripts._arguments import say, script
 
 __all__ = ["main", "run_capture"]
 
@@ -41,16 +41,12 @@ def run_capture(
     raise RuntimeError(msg)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("""configs:path+ --ticks:int --output-root:path=captures --auto-seed-agents --agent-filter:str --compress
+    --retries:int=1""")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = "--ticks:int --output-root:path=captures --auto-seed-agents --agent-filter:str --compress --retries:int=1"
-    args = parser(__doc__ or "", f"configs:path+ {flags}").parse_args(argv)
     for config in args.configs:
         target = args.output_root / config.stem
         run_capture(config, args.ticks, target, args.auto_seed_agents, args.agent_filter, args.compress, args.retries)
         say(f"{config.stem}: {target}")
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

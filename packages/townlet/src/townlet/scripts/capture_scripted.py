@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
-from collections.abc import Sequence
 
 from townlet.config import load_config
 from townlet.policy.replay import frames_to_replay_sample
 from townlet.policy.scenario_utils import apply_scenario, has_agents, seed_default_agents
 from townlet.policy.scripted import ScriptedPolicyAdapter, get_scripted_policy
-from townlet.scripts._arguments import parser, run, say
+from townlet.scripts._arguments import say, script
 from townlet_training_core.replay.npz import save_replay_sample
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("config:path --scenario:str=idle --ticks:int=50 --output:path! --tags:str*")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = "config:path --scenario:str=idle --ticks:int=50 --output:path! --tags:str*"
-    args = parser(__doc__ or "", flags).parse_args(argv)
     config = load_config(args.config)
     loop = importlib.import_module("townlet.core.sim_loop").SimulationLoop(config)
     scripted = get_scripted_policy(args.scenario)
@@ -51,7 +50,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         save_replay_sample(sample, args.output / f"{args.scenario}_{agent}.npz", metadata=metadata)
     say(f"Captured {len(frames)} trajectories into {args.output}")
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Sequence
 
 from townlet.policy.replay import load_replay_sample
-from townlet.scripts._arguments import emit, parser, run
+from townlet.scripts._arguments import emit, script
 from townlet_training_core.errors import DataError
 from townlet_training_core.files import atomic_write_json
 from townlet_training_core.replay.manifest import load_manifest
@@ -15,10 +15,9 @@ from townlet_training_core.replay.npz import sidecar
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("input:path --output:path! --min-timesteps:int=10 --min-reward:float")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = "input:path --output:path! --min-timesteps:int=10 --min-reward:float"
-    args = parser(__doc__ or "", flags).parse_args(argv)
     if args.input.is_dir():
         pairs = [(path, sidecar(path)) for path in sorted(args.input.glob("*.npz"))]
     else:
@@ -44,7 +43,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     good = sum(bool(entry["accepted"]) for entry in entries)
     emit({"total": len(entries), "accepted": good, "rejected": len(entries) - good})
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

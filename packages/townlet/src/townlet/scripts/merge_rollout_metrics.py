@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from townlet.scripts._arguments import emit, parser, run, say
+from townlet.scripts._arguments import emit, say, script
 from townlet_training_core.errors import DataError
 from townlet_training_core.files import atomic_write_text
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("""input_root:path --golden:path=docs/samples/rollout_scenario_stats.json --output:path --include:str*
+    --allow-template --dry-run""")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = (
-        "--golden:path=docs/samples/rollout_scenario_stats.json --output:path --include:str* --allow-template --dry-run"
-    )
-    args = parser(__doc__ or "", f"input_root:path {flags}").parse_args(argv)
     golden: dict[str, Any] = json.loads(args.golden.read_text(encoding="utf-8")) if args.golden.is_file() else {}
     found = 0
     for path in sorted(args.input_root.glob("*/rollout_sample_metrics.json")):
@@ -42,7 +40,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     atomic_write_text(target, json.dumps(golden, indent=2, sort_keys=True) + "\n")
     say(f"Merged {found} scenario(s) into {target}")
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

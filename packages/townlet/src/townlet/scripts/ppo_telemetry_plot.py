@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 
-from townlet.scripts._arguments import parser, run, say
+from townlet.scripts._arguments import say, script
 from townlet_training_core.telemetry.jsonl import read_jsonl
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("log:path?=docs/samples/ppo_epoch_log.jsonl --show --output:path")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    flags = "log:path?=docs/samples/ppo_epoch_log.jsonl --show --output:path"
-    args = parser(__doc__ or "", flags).parse_args(argv)
     records = list(read_jsonl(args.log))
     for record in records:
         losses = f"loss_total {record['loss_total']:.6f}, kl_divergence {record['kl_divergence']:.6f}"
@@ -31,7 +30,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.show:
             plt.show()
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 
 from townlet.config import load_config
-from townlet.scripts._arguments import parser, run, say
+from townlet.scripts._arguments import say, script
 from townlet.stability.promotion import PromotionManager
 from townlet_training_core.files import atomic_write_json, sha256_file
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("--config:path! --output:path! --checkpoint:path!")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    args = parser(__doc__ or "", "--config:path! --output:path! --checkpoint:path!").parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)
     manager = PromotionManager(load_config(args.config), log_path=args.output / "promotion_history.jsonl")
     initial = manager.snapshot()
@@ -38,7 +38,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     atomic_write_json(target, summary)
     say(f"Promotion drill written to {target}")
     return 0 if promote["promoted"] and rolled_back else 1
-
-
-if __name__ == "__main__":
-    run(main)

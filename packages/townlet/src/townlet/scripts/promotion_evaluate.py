@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from townlet.policy.training.strategies.anneal import evaluate_anneal_results
-from townlet.scripts._arguments import emit, parser, run, say
+from townlet.scripts._arguments import emit, say, script
 
 __all__ = ["evaluate", "main"]
 
@@ -53,12 +54,12 @@ def _verdict(
     return {"status": status, "decision": decision, "candidate_ready": ready, **parts}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("--input:path --summary:path --format:json|human=json --dry-run")
+def main(args: argparse.Namespace) -> int:
     """Run the script; exit code 0 for PROMOTE, 1 for HOLD, 2 for FAIL and for wrong usage."""
-    made = parser(__doc__ or "", "--input:path --summary:path --format:json|human=json --dry-run")
-    args = made.parse_args(argv)
     if args.input and args.summary:
-        made.error("give either --input or --summary, not both")
+        sys.stderr.write("error: give either --input or --summary, not both\n")
+        return 2
     source: Path | None = args.input or args.summary
     payload = json.loads(source.read_text(encoding="utf-8") if source else sys.stdin.read())
     outcome = evaluate(payload)
@@ -70,7 +71,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         for reason in outcome["reasons"]:
             say(f"- {reason}")
     return 0 if args.dry_run else _CODES[outcome["decision"]]
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from townlet.config import AnnealStage, load_config
 from townlet.policy.replay import ReplayDatasetConfig
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
 from townlet.scripts import promotion_evaluate
-from townlet.scripts._arguments import emit, parser, run
+from townlet.scripts._arguments import emit, script
 
 __all__ = ["evaluate_summary", "main", "run_rehearsal"]
 
@@ -28,8 +28,8 @@ def run_rehearsal(
     orchestrator = PolicyTrainingOrchestrator(config)
     data = ReplayDatasetConfig.from_manifest(manifest_path)
     results = orchestrator.run_anneal(dataset_config=data, log_dir=log_dir, bc_manifest=manifest_path)
-    bc = next((row for row in results if row["mode"] == "bc"), {})
-    ppo = next((row for row in reversed(results) if row["mode"] == "ppo"), {})
+    bc: dict[str, Any] = next((row for row in results if row["mode"] == "bc"), {})
+    ppo: dict[str, Any] = next((row for row in reversed(results) if row["mode"] == "ppo"), {})
     flags = {f"{name}_flag": bool(ppo.get(f"anneal_{name}_flag", False)) for name in ("loss", "queue", "intensity")}
     return {
         "status": orchestrator.evaluate_anneal_results(results),
@@ -48,14 +48,9 @@ def evaluate_summary(summary: dict[str, Any]) -> dict[str, Any]:
     return {**summary, **outcome, "status": outcome["status"].upper(), "decision": outcome["decision"].upper()}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script(f"--config:path={_CONFIG} --manifest:path={_MANIFEST} --log-dir:path")
+def main(args: argparse.Namespace) -> int:
     """Run the script; exit code 1 unless the anneal passed."""
-    flags = f"--config:path={_CONFIG} --manifest:path={_MANIFEST} --log-dir:path"
-    args = parser(__doc__ or "", flags).parse_args(argv)
     summary = evaluate_summary(run_rehearsal(args.config, args.manifest, args.log_dir))
     emit(summary)
     return int(summary["status"] != "PASS")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 
 from townlet.config import load_config
 from townlet.policy.replay import ReplayDatasetConfig
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
-from townlet.scripts._arguments import parser, run, say
+from townlet.scripts._arguments import say, script
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("""config:path --baseline-dir:path! --output-dir:path! --cycles:int=12 --epochs:int=1 --rollout-ticks:int=40
+    --replay-batch-size:int=1 --rollout-batch-size:int=2 --log-frequency:int=1""")
+def main(args: argparse.Namespace) -> int:
     """Run the script: even cycles train on the baseline captures, odd ones on a rollout."""
-    flags = """config:path --baseline-dir:path! --output-dir:path! --cycles:int=12 --epochs:int=1 --rollout-ticks:int=40
-      --replay-batch-size:int=1 --rollout-batch-size:int=2 --log-frequency:int=1"""
-    args = parser(__doc__ or "", flags).parse_args(argv)
     orchestrator = PolicyTrainingOrchestrator(load_config(args.config))
     args.output_dir.mkdir(parents=True, exist_ok=True)
     log = args.output_dir / "ppo_soak.jsonl"
@@ -34,7 +33,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     say(f"Mixed soak of {args.cycles} cycles logged to {log}")
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

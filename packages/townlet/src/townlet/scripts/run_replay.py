@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Sequence
 
 from townlet.policy.metrics import compute_sample_metrics
 from townlet.policy.replay import load_replay_sample
-from townlet.scripts._arguments import emit, parser, run, say
+from townlet.scripts._arguments import emit, say, script
 
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script("sample:path --meta:path --telemetry:path --validate")
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    args = parser(__doc__ or "", "sample:path --meta:path --telemetry:path --validate").parse_args(argv)
     sample = load_replay_sample(args.sample, args.meta)
     if args.validate:
         say("Sample validation successful.")
@@ -31,7 +31,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("Telemetry:")
         emit(json.loads(args.telemetry.read_text(encoding="utf-8")))
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from townlet.config import PPOConfig, SimulationConfig, load_config
 from townlet.policy.replay import ReplayDatasetConfig
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
-from townlet.scripts._arguments import emit, parser, run
+from townlet.scripts._arguments import emit, script
 from townlet_training_core.errors import ConfigurationError
 
 __all__ = ["main"]
@@ -22,16 +21,8 @@ _FLAGS = """config:path --mode:replay|rollout|mixed|bc|anneal
   --epochs:int=1 --ppo-log:path --ppo-log-frequency:int=1 --ppo-log-max-entries:int --device:str
   --ppo-learning-rate:float --ppo-clip-param:float --ppo-value-loss-coef:float --ppo-entropy-coef:float
   --ppo-num-epochs:int --ppo-mini-batch-size:int --ppo-num-mini-batches:int --ppo-gae-lambda:float --ppo-gamma:float
-  --ppo-max-grad-norm:float --ppo-value-clip:float"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the script."""
-    made = parser(__doc__ or "", _FLAGS)
-    group = made.add_mutually_exclusive_group()
-    group.add_argument("--ppo-normalize-advantages", dest="ppo_normalize_advantages", action="store_true", default=None)
-    group.add_argument("--ppo-no-normalize-advantages", dest="ppo_normalize_advantages", action="store_false")
-    return made
+  --ppo-max-grad-norm:float --ppo-value-clip:float
+  --ppo-normalize-advantages/--ppo-no-normalize-advantages"""
 
 
 def _collect_ppo_overrides(args: argparse.Namespace) -> dict[str, Any]:
@@ -77,9 +68,9 @@ def _capture(orchestrator: PolicyTrainingOrchestrator, args: argparse.Namespace)
     return buffer.build_dataset(batch_size=args.replay_batch_size)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@script(_FLAGS)
+def main(args: argparse.Namespace) -> int:
     """Run the script."""
-    args = build_parser().parse_args(argv)
     config = load_config(args.config)
     _apply_ppo_overrides(config, _collect_ppo_overrides(args))
     mode = args.mode or config.training.source
@@ -119,7 +110,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             orchestrator.run_replay_dataset(stored or orchestrator.build_replay_dataset())
     return 0
-
-
-if __name__ == "__main__":
-    run(main)

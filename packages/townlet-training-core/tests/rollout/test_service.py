@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from townlet_training_core.errors import ConfigurationError
 from townlet_training_core.policy.random import RandomPolicy
 from townlet_training_core.policy.scripted import ScriptedPolicy
+from townlet_training_core.replay.dataset import ReplayDataset, ReplayDatasetConfig
 from townlet_training_core.replay.openers import open_transitions
 from townlet_training_core.replay.shards import ShardStore
 from townlet_training_core.rollout.service import RolloutCaptureService
@@ -69,6 +72,27 @@ def test_shards_are_sealed_while_capturing_and_say_how(tmp_path: Path) -> None:
     assert store.metadata["policy"] == "counting"
     assert store.metadata["seed"] == 4
     assert store.metadata["episodes"] == 2
+
+
+@given(envs=st.integers(1, 3), ticks=st.integers(1, 8), length=st.integers(1, 4), size=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_captures_to_datasets_to_batches_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory, envs: int, ticks: int, length: int, size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("capture") / "c"
+    captured = service(episode_ticks=length)
+    captured.capture(CountingPolicy(), ticks=ticks, seed=2, output=folder, form="npz", num_envs=envs)
+    table = captured.collect(CountingPolicy(), steps=ticks, seed=2, num_envs=envs)
+    batches = list(ReplayDataset(ReplayDatasetConfig.from_capture_dir(folder, batch_size=size)))
+    rows = np.concatenate([batch.features.reshape(-1, 4) for batch in batches])
+    rewards = np.concatenate([batch.rewards.reshape(-1) for batch in batches])
+    assert len(rows) == len(table) == envs * ticks
+    columns = np.column_stack([rows, rewards])
+    expected = np.column_stack([table.column("features"), table.column("rewards")])
+    np.testing.assert_array_equal(columns[np.lexsort(columns.T)], expected[np.lexsort(expected.T)])
+    for batch in batches:
+        last = batch.value_preds[:, -1]
+        np.testing.assert_array_equal(last, 100 * batch.features[:, -1, 1] + batch.features[:, -1, 2] + 1)
 
 
 def test_captures_are_reproducible(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 
-__all__ = ["cache_folder", "entry", "kernel"]
+__all__ = ["cache_folder", "entry", "inlined", "kernel"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,6 +57,14 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     It cannot be called from Python: the code that unpacks Python arguments would be half of what is compiled.
     """
     return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel into each of its callers: for what every agent needs in every tick.
+
+    A call hands over every array of the packed tuples, some hundred words; from a large caller LLVM would make one.
+    """
+    return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def entry(function: Callable[P, R]) -> Callable[P, R]:

@@ -161,7 +161,7 @@ def generate_layout(*, agents: int, size: int, seed: int) -> Layout:
     ValueError
         When the map is too small for the agents.
     """
-    pitch = 6 if size < 18 else 8
+    pitch = 6 if size < 24 else 8
     per_side = size // pitch
     services = -(-agents // _AGENTS_PER_SERVICE)
     beds = 3 if pitch == 6 else _BEDS_PER_HOME

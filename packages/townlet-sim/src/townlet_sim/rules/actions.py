@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import draw
 from townlet_sim.rules.queues import avoids, leave_queue, release, set_cooldown, start_use
@@ -23,7 +23,7 @@ STEP_X = (0, 0, 0, 1, -1)
 _OPPOSITE = (0, 2, 1, 4, 3)
 
 
-@kernel
+@inlined
 def write_mask(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int) -> None:
     """Write the mask of n for the tick ``now`` into the state."""
     mask = s.mask[b, n]
@@ -86,7 +86,7 @@ def _yield_ground(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> No
     set_cooldown(s, r, b, n, thing, now)
 
 
-@kernel
+@inlined
 def _step_to(s: StateArrays, r: RuleArrays, b: int, n: int, y: int, x: int, now: int) -> None:
     """Let n go on to a tile, releasing what it holds."""
     if s.agent_i[b, n, c.OBJECT] >= 0:
@@ -100,7 +100,7 @@ def _step_to(s: StateArrays, r: RuleArrays, b: int, n: int, y: int, x: int, now:
     s.occupied[b, y, x] = n
 
 
-@kernel
+@inlined
 def _lets_pass(s: StateArrays, b: int, m: int, action: int) -> bool:
     """Whether m merely stands, eats or sleeps."""
     busy = s.agent_i[b, m, c.BUSY]
@@ -110,14 +110,14 @@ def _lets_pass(s: StateArrays, b: int, m: int, action: int) -> bool:
     return bool(busy != c.USING)
 
 
-@kernel
+@inlined
 def _can_walk(s: StateArrays, b: int, n: int) -> bool:
     """Whether n is free or only holds: a shared meal may have begun in this tick."""
     busy = s.agent_i[b, n, c.BUSY]
     return bool(busy == c.FREE or (busy == c.USING and s.agent_i[b, n, c.BUSY_LEFT] == 0))
 
 
-@kernel
+@inlined
 def _move(s: StateArrays, r: RuleArrays, b: int, n: int, action: int, actions: NDArray[np.int64], now: int) -> bool:
     if not _can_walk(s, b, n):
         return False
@@ -307,7 +307,7 @@ def _colleague(s: StateArrays, r: RuleArrays, b: int, n: int, action: int, tod: 
     return True
 
 
-@kernel
+@inlined
 def _perform(
     s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, action: int, actions: NDArray[np.int64], now: int
 ) -> bool:
@@ -354,7 +354,7 @@ def _perform(
     return _colleague(s, r, b, n, action, (s.town_i[b, c.START] + now) % r.i[c.I_DAY])
 
 
-@kernel
+@inlined
 def begin_tick(s: StateArrays, b: int) -> None:
     """Clear what holds for one tick only."""
     s.town_i[b, c.N_EVENTS] = 0
@@ -376,7 +376,7 @@ def begin_tick(s: StateArrays, b: int) -> None:
         af[c.AVOIDANCE] = 0.0
 
 
-@kernel
+@inlined
 def act(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, actions: NDArray[Any], now: int) -> None:
     """Let every agent act, in an order that rotates with the tick; ``actions`` is ``(N,)``."""
     agents = s.agent_i.shape[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from townlet_sim import columns as c
-from townlet_sim.jit import entry, kernel
+from townlet_sim.jit import entry, inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import draw, key
 from townlet_sim.rules.queues import stop
@@ -31,7 +31,7 @@ def place_best(s: StateArrays, g: LayoutArrays, b: int, n: int, thing: int) -> N
     s.occupied[b, best_y, best_x] = n
 
 
-@kernel
+@inlined
 def _open_shift(s: StateArrays, b: int, n: int) -> None:
     ai = s.agent_i[b, n]
     ai[c.SHIFT_OPEN] = 1
@@ -75,7 +75,7 @@ def enter(s: StateArrays, r: RuleArrays, b: int, n: int) -> None:
     af[c.POTENTIAL] = potential(s, r, b, n)
 
 
-@kernel
+@inlined
 def potential(s: StateArrays, r: RuleArrays, b: int, n: int) -> float:
     """Return minus the scaled weighted deficits."""
     af = s.agent_f[b, n]
@@ -150,7 +150,7 @@ def begin_episode(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int) -> Non
             place_best(s, g, b, n, g.bed[ti[c.LAYOUT], n])
 
 
-@kernel
+@inlined
 def calendar(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
     """Close shifts, begin the day, open shifts, for the tick of day that has just come."""
     evicted = 0
@@ -187,7 +187,7 @@ def calendar(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
             _open_shift(s, b, n)
 
 
-@kernel
+@inlined
 def note_exits(s: StateArrays, r: RuleArrays, b: int) -> None:
     """Mark agents that leave the town in this tick."""
     for n in range(s.agent_i.shape[1]):

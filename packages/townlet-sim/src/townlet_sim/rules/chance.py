@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.state import StateArrays
 
 __all__ = ["draw", "key", "mix"]
@@ -20,7 +20,7 @@ _11 = np.uint64(11)
 _TO_UNIT = 2.0**-53
 
 
-@kernel
+@inlined
 def mix(z: np.uint64) -> np.uint64:
     """Scramble 64 bits."""
     z = (z ^ (z >> _30)) * _A
@@ -34,7 +34,7 @@ def key(seed: np.uint64, episode: int, stream: int) -> np.uint64:
     return mix(mix(mix(seed + _G) + np.uint64(episode + 1) * _G) + np.uint64(stream + 1) * _G)
 
 
-@kernel
+@inlined
 def draw(s: StateArrays, b: int, stream: int) -> float:
     """Return the next uniform number in [0, 1) of a town's stream (0 world, 1 events, 2 policy)."""
     counter = s.town_i[b, c.COUNT_WORLD + stream] + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.actions import STEP_X, STEP_Y
 from townlet_sim.state import RuleArrays, StateArrays
@@ -14,7 +14,7 @@ _NOWHERE = 32000
 _IDLE_RADIUS = 2
 
 
-@kernel
+@inlined
 def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
     """Return the object that an errand leads to; -1 none, -2 where the agent stands."""
     layout = s.town_i[b, c.LAYOUT]
@@ -63,7 +63,7 @@ def _food(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, emerge
     return cook
 
 
-@kernel
+@inlined
 def _due(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: int) -> bool:
     start = r.job_i[n, 0]
     layout = s.town_i[b, c.LAYOUT]
@@ -114,7 +114,7 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: 
     return errand
 
 
-@kernel
+@inlined
 def next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: int, only_free: bool) -> int:
     """Return the action id of the step towards an object, 0 for none."""
     layout = s.town_i[b, c.LAYOUT]
@@ -144,7 +144,7 @@ def next_step(s: StateArrays, g: LayoutArrays, b: int, n: int, place: int, now: 
     return blocked
 
 
-@kernel
+@inlined
 def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, tod: int) -> None:
     """Choose the errand of one living agent and its next step."""
     ai = s.agent_i[b, n]
@@ -181,7 +181,7 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
             ai[c.HINT] = next_step(s, g, b, n, place, now, False)
 
 
-@kernel
+@inlined
 def errands(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, only_new: bool) -> None:
     """Choose errands and next steps for the tick ``now``: of all agents, or of those that are new or relocated."""
     tod = (s.town_i[b, c.START] + now) % r.i[c.I_DAY]

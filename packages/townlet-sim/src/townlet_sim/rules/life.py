@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined
 from townlet_sim.rules.queues import leave_queue
 from townlet_sim.rules.ties import emit
 from townlet_sim.state import RuleArrays, StateArrays
@@ -14,7 +14,7 @@ STARVING_AT = 0.05
 STARVATION_TICKS = 30
 
 
-@kernel
+@inlined
 def timers(s: StateArrays, r: RuleArrays, b: int) -> None:
     """Advance eating, sleep and naps."""
     for n in range(s.agent_i.shape[1]):
@@ -38,12 +38,12 @@ def timers(s: StateArrays, r: RuleArrays, b: int) -> None:
             ai[c.ERRAND_UNTIL] = 0
 
 
-@kernel
+@inlined
 def _fine(s: StateArrays, b: int, n: int, amount: float) -> None:
     s.agent_f[b, n, c.WALLET] -= min(s.agent_f[b, n, c.WALLET], amount)
 
 
-@kernel
+@inlined
 def employment(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
     """Book lateness, absence and wages of this tick."""
     for n in range(s.agent_i.shape[1]):
@@ -87,7 +87,7 @@ def employment(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
         s.agent_f[b, n, c.WALLET] += s.agent_f[b, n, c.PAID]
 
 
-@kernel
+@inlined
 def decay(s: StateArrays, r: RuleArrays, b: int) -> None:
     """Let needs and rivalries fall; force naps; count hunger."""
     fading = r.f[c.F_RIVALRY_DECAY]

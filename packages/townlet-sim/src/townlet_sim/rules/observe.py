@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.errands import place_of
 from townlet_sim.rules.targets import RING_X, RING_Y, chat_partner, hungry, late_colleague
@@ -19,7 +19,7 @@ _MANY = 64  # up to here lists are walked, above the tiles of the window are
 _NEAR = 1 << 20
 
 
-@kernel
+@inlined
 def _object_pixel(
     s: StateArrays, g: LayoutArrays, b: int, variant: int, thing: int, y: int, x: int, image: NDArray[np.uint8]
 ) -> None:
@@ -33,7 +33,7 @@ def _object_pixel(
         image[3, y, x] = used
 
 
-@kernel
+@inlined
 def write_map(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, image: NDArray[np.uint8]) -> float:
     """Write n's map ``(C, W, W)``; return the relative distance of the nearest agent in the window."""
     variant = r.i[c.I_VARIANT]
@@ -81,7 +81,7 @@ def write_map(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, im
     return float(min(nearest / radius, 1.0))
 
 
-@kernel
+@inlined
 def _write_ties(s: StateArrays, r: RuleArrays, b: int, n: int, row: NDArray[np.float32]) -> None:
     """Write friends, rivals and sums over ties."""
     friends = (-1, -1)
@@ -135,7 +135,7 @@ def _write_ties(s: StateArrays, r: RuleArrays, b: int, n: int, row: NDArray[np.f
     row[113] = rivalry_max
 
 
-@kernel
+@inlined
 def _write_around(s: StateArrays, g: LayoutArrays, b: int, n: int, row: NDArray[np.float32]) -> None:
     layout = s.town_i[b, c.LAYOUT]
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
@@ -156,7 +156,7 @@ def _write_around(s: StateArrays, g: LayoutArrays, b: int, n: int, row: NDArray[
     row[31] = used / 8.0
 
 
-@kernel
+@inlined
 def _write_social(s: StateArrays, r: RuleArrays, b: int, n: int, now: int, row: NDArray[np.float32]) -> None:
     ai = s.agent_i[b, n]
     for k in range(78, 86):
@@ -184,7 +184,7 @@ def _write_social(s: StateArrays, r: RuleArrays, b: int, n: int, now: int, row: 
         row[85] = 1.0
 
 
-@kernel
+@inlined
 def write_features(
     s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, nearest: float, row: NDArray[np.float32]
 ) -> None:
@@ -280,7 +280,7 @@ def write_state(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int
     row[at + 5] = 0.0 if s.town_i[b, c.PERTURBATION] == c.OUTAGE else 1.0
 
 
-@kernel
+@inlined
 def observe(
     s: StateArrays,
     g: LayoutArrays,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import entry, kernel
+from townlet_sim.jit import entry, inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.calendar import place_best
 from townlet_sim.rules.chance import draw
@@ -71,7 +71,7 @@ def begin_perturbation(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, k
     return True
 
 
-@kernel
+@inlined
 def perturb(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> None:
     """End what is over, and let chance begin something."""
     running = s.town_i[b, c.PERTURBATION]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.ties import both_ways, conflict, emit, find
 from townlet_sim.state import RuleArrays, StateArrays
@@ -11,7 +11,7 @@ from townlet_sim.state import RuleArrays, StateArrays
 __all__ = ["affordable", "avoids", "leave_queue", "progress", "release", "set_cooldown", "start_use", "stop"]
 
 
-@kernel
+@inlined
 def affordable(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, thing: int, now: int) -> bool:
     """Whether n could use the object now, whoever else is there."""
     if s.agent_i[b, n, c.COOL_OBJECT] == thing and now < s.agent_i[b, n, c.COOL_UNTIL]:
@@ -128,7 +128,7 @@ def _complete(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, th
         s.agent_f[b, n, c.ENERGY] = max(0.0, s.agent_f[b, n, c.ENERGY] - r.f[c.F_SHOWER_ENERGY])
 
 
-@kernel
+@inlined
 def progress(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -> None:
     """Advance uses, ghost steps, queues and impatience of all objects."""
     for thing in range(s.object_i.shape[1]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.rules.calendar import potential
 from townlet_sim.rules.ties import clamp
 from townlet_sim.state import RuleArrays, StateArrays
@@ -11,7 +11,7 @@ from townlet_sim.state import RuleArrays, StateArrays
 __all__ = ["indicators", "reward"]
 
 
-@kernel
+@inlined
 def reward(s: StateArrays, r: RuleArrays, b: int, now: int) -> None:
     """Write the terms of every slot for the tick ``now`` (after it was played)."""
     for n in range(s.agent_i.shape[1]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.queues import affordable
 from townlet_sim.rules.ties import find, occupant
@@ -15,7 +15,7 @@ RING_Y = (-1, 1, 0, 0, -1, -1, 1, 1)
 RING_X = (0, 0, 1, -1, 1, -1, 1, -1)
 
 
-@kernel
+@inlined
 def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int) -> int:
     """Return the object that ``use`` is for, -1 for none: free ones first, then those with room in the queue."""
     layout = s.town_i[b, c.LAYOUT]
@@ -41,7 +41,7 @@ def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
     return second
 
 
-@kernel
+@inlined
 def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int:
     """Return the agent that a chat is with, -1 for none (the own cooldown is not looked at)."""
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
@@ -61,7 +61,7 @@ def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int
     return -1
 
 
-@kernel
+@inlined
 def hungry(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
     """Return the agent that a meal is shared with, -1 for none."""
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
@@ -80,7 +80,7 @@ def hungry(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
     return -1
 
 
-@kernel
+@inlined
 def at_site(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> bool:
     """Whether n is at the site of its job."""
     layout = s.town_i[b, c.LAYOUT]
@@ -90,7 +90,7 @@ def at_site(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> b
     return bool(g.dist[layout, site, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]] <= r.i[c.I_WORK_RADIUS])
 
 
-@kernel
+@inlined
 def late_colleague(s: StateArrays, r: RuleArrays, b: int, n: int, acting: bool) -> int:
     """Return the lowest slot of n's crew that is late and away, -1 for none.
 
@@ -110,7 +110,7 @@ def late_colleague(s: StateArrays, r: RuleArrays, b: int, n: int, acting: bool) 
     return -1
 
 
-@kernel
+@inlined
 def till_beside(s: StateArrays, g: LayoutArrays, b: int, n: int) -> bool:
     """Whether n stands beside a till."""
     layout = s.town_i[b, c.LAYOUT]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.jit import entry, kernel
+from townlet_sim.jit import entry, inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.actions import act, begin_tick, write_mask
 from townlet_sim.rules.calendar import begin_episode, calendar, depart, note_exits, respawns
@@ -39,7 +39,7 @@ class OutArrays(NamedTuple):
     final_state: NDArray[np.float32]
 
 
-@kernel
+@inlined
 def _settle(s: StateArrays, r: RuleArrays, b: int, after: int, out: OutArrays) -> int:
     """Write rewards and ends of a tick; return 2 when the episode is over, 1 when somebody leaves, else 0."""
     agents = s.agent_i.shape[1]
@@ -67,7 +67,7 @@ def _turn_over(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, after: in
     s.town_i[b, c.TICK] = after
 
 
-@kernel
+@inlined
 def _write_masks(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, out: OutArrays) -> None:
     agents = s.agent_i.shape[1]
     for n in range(agents):

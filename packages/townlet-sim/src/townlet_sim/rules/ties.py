@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from townlet_sim import columns as c
-from townlet_sim.jit import kernel
+from townlet_sim.jit import inlined, kernel
 from townlet_sim.state import RuleArrays, StateArrays
 
 __all__ = ["both_ways", "change", "clamp", "conflict", "emit", "find", "forget", "occupant"]
 
 
-@kernel
+@inlined
 def clamp(x: float, low: float, high: float) -> float:
     """Return x within bounds."""
     return min(max(x, low), high)
@@ -29,13 +29,13 @@ def emit(s: StateArrays, b: int, kind: int, slot: int, other: int, thing: int, v
         s.event_f[b, count] = value
 
 
-@kernel
+@inlined
 def occupant(s: StateArrays, b: int, y: int, x: int) -> int:
     """Return the slot of the agent on a tile, -1 for none (as a wide integer)."""
     return 0 + s.occupied[b, y, x]
 
 
-@kernel
+@inlined
 def find(s: StateArrays, b: int, n: int, m: int) -> int:
     """Return the place of n's tie to m, -1 when there is none."""
     for place in range(c.TIES):

@@ -192,14 +192,14 @@ def test_bad_input_ends_with_two_and_a_line(arguments: list[str], message: str) 
 
 def test_keys_pause_step_and_change_speed() -> None:
     controls = Controls(speed=8.0)
-    assert controls.moves
+    assert controls.take_turn()
     controls.press(" ")
-    assert not controls.moves
+    assert not controls.take_turn()
     controls.press("n")
-    assert controls.moves
-    assert not controls.moves  # one tick only
+    assert controls.take_turn()
+    assert not controls.take_turn()  # one tick only
     controls.press("p")
-    assert controls.moves
+    assert controls.take_turn()
     controls.press("+")
     assert controls.speed == 16.0
     for _ in range(20):

@@ -141,9 +141,8 @@ class Controls:
         elif key in {"q", "\x1b", "\x03"}:
             self.stopped = True
 
-    @property
-    def moves(self) -> bool:
-        """Whether a tick is to be played now; a single step is used up by asking."""
+    def take_turn(self) -> bool:
+        """Return whether a tick is to be played now; a single step is used up by asking."""
         moves = self.step or not self.paused
         self.step = False
         return moves
@@ -234,7 +233,7 @@ def _watch_live(console: Console, show: Show, controls: Controls, ticks: int) ->
             if key:
                 controls.press(key)
             due = not key or controls.step  # a key is obeyed at once, and time goes on with the next round
-            if due and not controls.stopped and controls.moves:
+            if due and not controls.stopped and controls.take_turn():
                 recent = [*recent, *show.advance()][-6:]
 
 

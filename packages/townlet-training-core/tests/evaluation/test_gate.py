@@ -19,6 +19,7 @@ from townlet_training_core.errors import ArtifactError, ConfigurationError, Data
 from townlet_training_core.evaluation import evaluate_policy, summarise_returns
 from townlet_training_core.promotion.gate import PromotionGate, check_forgetting, judge, with_streak
 from townlet_training_core.promotion.looks import FIRST_FRESH_SEED, LookBook, look_level
+from townlet_training_core.statistics import mean_lower_bound
 
 SUITE = EvaluationSuite(simulation="fake", seeds=(0,), options={"noise": 1.0, "length": 5})
 CONFIG = PromotionConfig(episodes=16)
@@ -239,3 +240,23 @@ def test_a_corrupt_look_book_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="look book"):
         reserve(LookBook(path))
     assert path.read_text() == "{"
+
+
+@pytest.mark.deep
+def test_two_thousand_gates_keep_their_word() -> None:
+    """2,000 gates over equals, asked ten times each, and 2,000 over a gain of half a deviation, asked twice."""
+    rng = np.random.default_rng(3)
+    config = PromotionConfig()
+
+    def promoted(gain: float, looks: int) -> bool:
+        streak = 0
+        for number in range(1, looks + 1):
+            level = look_level(number, alpha=config.alpha, required_passes=config.required_passes)
+            differences = gain + rng.normal(size=config.episodes)
+            streak = streak + 1 if mean_lower_bound([differences], alpha=level) > config.margin else 0
+            if streak == config.required_passes:
+                return True
+        return False
+
+    assert sum(promoted(0.0, 10) for _ in range(2000)) < 0.05 * 2000
+    assert sum(promoted(0.5, config.required_passes) for _ in range(2000)) > 0.9 * 2000

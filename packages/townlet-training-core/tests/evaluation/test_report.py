@@ -164,7 +164,7 @@ def test_the_numbers_are_those_of_the_run(make_run: MakeRun) -> None:
     assert f'<td class="n">{number(final.summary.mean.estimate)}</td>' in text
     assert "final minus random" in text
     assert '<th scope="row">request.mode</th><td>rollout</td>' in text
-    assert '<th scope="row">numpy</th><td class="n">2.0</td>' in text
+    assert '<th scope="row">numpy</th><td>2.0</td>' in text
     assert "request.init_from" not in text
     assert "anneal: HOLD" not in text
     assert "one: HOLD" in text

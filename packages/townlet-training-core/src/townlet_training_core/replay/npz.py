@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,6 +40,7 @@ ArrayHeader = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape and dtype of an array."""
 
 _OBSERVATIONS = ("map", "features")
+_LONGEST_HEADER = 10_000
 
 
 def sidecar(sample_path: Path) -> Path:
@@ -87,26 +89,35 @@ def _members(path: Path, *, data: bool) -> list[tuple[str, NDArray[Any] | ArrayH
 
 def _read_npy(stream: BinaryIO, size: int, *, data: bool) -> NDArray[Any] | ArrayHeader:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
+    if version not in ((1, 0), (2, 0)):
         msg = f"npy format version {version} is not supported"
         raise DataError(msg)
+    width = 2 if version == (1, 0) else 4
+    prefix = stream.read(width)
+    text = stream.read(min(int.from_bytes(prefix, "little"), _LONGEST_HEADER))
+    shape, fortran, dtype = _parse_header(version, prefix + text)
     if dtype.hasobject:
         msg = "object arrays are refused, because reading them runs code from the file"
         raise DataError(msg)
     count = 1
     for length in shape:
         count *= length
-    if min(shape, default=0) < 0 or stream.tell() + count * dtype.itemsize != size:
+    if min(shape, default=0) < 0 or 8 + width + len(text) + count * dtype.itemsize != size:
         msg = f"header says shape {shape} of {dtype}, which does not fit {size} bytes"
         raise DataError(msg)
     if not data:
         return tuple(shape), dtype
     flat = np.frombuffer(bytearray(stream.read()), dtype, count) if count else np.empty(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=4096)
+def _parse_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Parse a header; the files of a capture have the same few, and parsing is most of the work of opening them."""
+    stream = io.BytesIO(header)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

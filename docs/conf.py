@@ -16,7 +16,7 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generate"]
 # Generated pages that others include are no pages of their own.
-_included = ("configuration", "commands", "benchmarks", "migration")
+_included = ("configuration", "commands", "benchmarks", "migration", "town")
 exclude_patterns = ["_build", *(f"_generated/{name}.md" for name in _included)]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
@@ -28,7 +28,6 @@ autodoc_default_options = {
 }
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 autodoc_use_type_comments = False
 napoleon_google_docstring = False
 napoleon_use_rtype = False

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 
+from townlet_sim.tables import town_tables, write_map
 from townlet_training_core.cli.app import app as command_line
 from townlet_training_core.config.models import TrainingConfig
 from townlet_training_core.config.requests import AnnealRequest, BCRequest, PPORequest
@@ -62,12 +63,14 @@ def _write(app: Sphinx) -> None:
         "commands": "".join(commands()),
         "benchmarks": "".join(benchmarks()),
         "migration": "".join(migration()),
+        "town": "".join(town_tables()),
         **{page: "".join(api(package)) for package, page in API.items()},
     }
     for name, text in pages.items():
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+    write_map(folder / "town-map.png")
 
 
 # ------------------------------------------------------------------------------------------------ configuration

@@ -76,7 +76,7 @@ class Economy(_Section):
     shower_cost: NonNegative = Field(0.2, description="A shower.")
     ingredients_cost: NonNegative = Field(0.15, description="Ingredients for one cooking.")
     rent: NonNegative = Field(0.4, description="Taken at the start of a day, as far as the wallet reaches.")
-    start_wallet: NonNegative = Field(2.0, description="Wallet of a new agent.")
+    start_wallet: NonNegative = Field(3.0, description="Wallet of a new agent.")
     meals_per_day: float = Field(3.0, ge=0.0, description="Meals of the basket.")
     showers_per_day: float = Field(1.0, ge=0.0, description="Showers of the basket.")
     portions: int = Field(2, ge=1, le=4, description="Portions of one cooking.")

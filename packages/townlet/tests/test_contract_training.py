@@ -440,3 +440,26 @@ def test_derived_contexts_share_their_state() -> None:
     context = TrainingContext.from_config(_config())
     derived = replace(context, anneal_context=AnnealContext(0, "ppo", "d", None, 0.9, False))
     assert derived.state is context.state
+
+
+@needs_torch
+def test_a_trained_policy_is_kept_and_acts_without_torch(manifest: Path) -> None:
+    from townlet_training_core.policy.exported import ExportedPolicy
+
+    orchestrator = TrainingOrchestrator(_config())
+    cloned = orchestrator.run_bc(manifest=manifest)
+    trained = orchestrator.run_ppo(in_memory_dataset=_memory())
+    assert cloned.checkpoint
+    assert trained.checkpoint
+    assert cloned.checkpoint != trained.checkpoint
+    sample = _sample(1)
+    policy = ExportedPolicy.load(Path(trained.checkpoint))
+    mask = np.ones((sample.timesteps, 2), np.bool_)
+    values = policy.values({"map": sample.map, "features": sample.features, "action_mask": mask})
+    assert values is not None
+    import torch
+
+    learner = orchestrator.context.state.learner
+    with torch.inference_mode():
+        _, expected = learner.network(torch.from_numpy(sample.map), torch.from_numpy(sample.features))
+    assert np.allclose(values, expected.numpy(), atol=1e-5)

@@ -10,6 +10,7 @@ import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from townlet_training_core.dto.policy import InputDescription, PolicyDescription
 from townlet_training_core.errors import DataError, NonFiniteError
+from townlet_training_core.policy.exported import ExportedPolicy
 from townlet_training_torch.advantages import gae
 from townlet_training_torch.legacy import ConflictAwarePolicyConfig, ConflictAwarePolicyNetwork, channels_first
 from townlet_training_torch.losses import (
@@ -68,6 +71,7 @@ class ReplayLearner:
         self.optimizer: torch.optim.Adam | None = None
         self._space: tuple[int, tuple[int, ...], int] | None = None
         self._told = False
+        self.saved = 0
 
     def prepare(self, batch: Any, *, action_dim: int, learning_rate: float, device: str | None = None) -> None:
         """Go on with the network when it fits ``batch``; otherwise make a fresh one, and warn when one is dropped."""
@@ -110,6 +114,39 @@ class ReplayLearner:
         zeros = torch.zeros(len(dataset), device=self.device)
         maps, features, actions = (part.to(self.device) for part in (dataset.maps, dataset.features, dataset.actions))
         return Table(maps, features, actions, zeros, zeros, zeros, zeros, zeros)
+
+    def save(self, directory: Path, metadata: Mapping[str, Any]) -> Path:
+        """Write the policy into ``directory`` for :class:`~townlet_training_core.policy.exported.ExportedPolicy`.
+
+        ``metadata`` of the data names features, channels, actions and the simulation; what it does not name is
+        numbered. Returns the folder.
+        """
+        assert self.network is not None
+        assert self._space is not None
+        features, shape, count = self._space
+        names = [str(name) for name in metadata.get("action_names") or ()]
+        names += [f"action_{number}" for number in range(len(names), count)]
+        # The town hands out maps as uint8; a capture holds them as float32.
+        dtype = "uint8" if metadata.get("simulation") else "float32"
+        description = PolicyDescription(
+            kind="conflict_aware",
+            hidden_dim=self.network.cfg.hidden_dim,
+            inputs={
+                "map": InputDescription(shape=shape, dtype=dtype),
+                "features": InputDescription(shape=(features,), dtype="float32"),
+            },
+            action_names=tuple(names[:count]),
+            feature_names=tuple(metadata.get("feature_names") or ()),
+            map_channels=tuple(metadata.get("map_channels") or ()),
+            simulation=str(metadata.get("simulation") or ""),
+            versions=dict(metadata.get("versions") or {}),
+            rules_hash=str(metadata.get("rules_hash") or ""),
+        )
+        tensors = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.network.state_dict().items()}
+        self.saved += 1
+        folder = directory / f"{self.saved:08d}"
+        ExportedPolicy(tensors, description).save(folder)
+        return folder
 
     def snapshot(self) -> Any:
         """Return weights, moments and space, for :meth:`restore`."""
@@ -158,7 +195,7 @@ class ReplayLearner:
         features = self._flat(batch.features, 2, torch.float32)
         actions = self._flat(batch.actions, 2, torch.int64)
         if self._space is not None and int(actions.max()) >= self._space[2]:
-            msg = f"action {int(actions.max())} lies outside the {self._space[2]} actions that the metadata names ({where})"
+            msg = f"action {int(actions.max())} lies outside the {self._space[2]} actions of the metadata ({where})"
             raise DataError(msg)
         if not (bool(torch.isfinite(maps).all()) and bool(torch.isfinite(features).all())):
             msg = f"PPO observations contained NaN/inf ({where})"

@@ -171,7 +171,8 @@ class PolicyTrainingOrchestrator:
             dataset_config=dataset_config, in_memory_dataset=in_memory_dataset, log_dir=log_dir, bc_manifest=bc_manifest
         )
         self.last_anneal_status = summary.status
-        self.set_anneal_ratio(self._front.context.metadata.get("anneal_ratio"))
+        if self._front.context.metadata.get("anneal_ratio") is not None:
+            self.set_anneal_ratio(self._front.context.metadata["anneal_ratio"])
         results: list[dict[str, Any]] = self._front.context.metadata["anneal_results"]
         return results
 

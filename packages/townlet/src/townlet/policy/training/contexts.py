@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from townlet.policy.training.services import TrainingServices
@@ -29,6 +31,14 @@ class TrainerState:
     learner: Any = None
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     cloning: Any = None
+
+    directory: Path | None = None
+
+    def run_directory(self) -> Path:
+        """Return the directory of this state's checkpoints; a temporary one, since no path was asked for."""
+        if self.directory is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="townlet-run-"))
+        return self.directory
 
     def require_learner(self, config: Any) -> Any:
         """Return the learner; make it when training begins (imports torch)."""

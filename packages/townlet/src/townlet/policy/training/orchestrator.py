@@ -46,13 +46,40 @@ class TrainingOrchestrator:
         """Clone the behaviour of a manifest."""
         return BCStrategy().run(self.context, manifest=manifest)
 
-    def run_ppo(self, **options: Any) -> PPOTrainingResultDTO:
-        """Train by PPO; options as :meth:`PPOStrategy.run`."""
-        return PPOStrategy().run(self.context, **options)
+    def run_ppo(
+        self,
+        *,
+        dataset_config: Any = None,
+        in_memory_dataset: Any = None,
+        epochs: int = 1,
+        log_path: Path | None = None,
+        log_frequency: int = 1,
+        max_log_entries: int | None = None,
+        device_str: str | None = None,
+    ) -> PPOTrainingResultDTO:
+        """Train by PPO; see :class:`PPOStrategy`."""
+        return PPOStrategy().run(
+            self.context,
+            dataset_config=dataset_config,
+            in_memory_dataset=in_memory_dataset,
+            epochs=epochs,
+            log_path=log_path,
+            log_frequency=log_frequency,
+            max_log_entries=max_log_entries,
+            device_str=device_str,
+        )
 
-    def run_anneal(self, **options: Any) -> AnnealSummaryDTO:
-        """Run the anneal schedule; options as :meth:`AnnealStrategy.run`."""
-        return AnnealStrategy().run(self.context, **options)
+    def run_anneal(
+        self,
+        *,
+        dataset_config: Any = None,
+        in_memory_dataset: Any = None,
+        log_dir: Path | None = None,
+        bc_manifest: Path | None = None,
+    ) -> AnnealSummaryDTO:
+        """Run the anneal schedule; see :class:`AnnealStrategy`."""
+        data = {"dataset_config": dataset_config, "in_memory_dataset": in_memory_dataset}
+        return AnnealStrategy().run(self.context, **data, log_dir=log_dir, bc_manifest=bc_manifest)
 
     def run_rollout_ppo(
         self,

@@ -59,7 +59,7 @@ class BCStrategy:
             feature_dim=dataset.feature_dim, map_shape=dataset.map_shape, action_dim=actions
         )
         trainer = bc.BCTrainer(params, policy)
-        metrics = dict(trainer.fit(dataset))
+        metrics: dict[str, Any] = dict(trainer.fit(dataset))
         if validation is not None:
             metrics["val_accuracy"] = trainer.evaluate(validation)["accuracy"]
         model, torch = getattr(trainer, "model", None), sys.modules.get("torch")
@@ -68,6 +68,8 @@ class BCStrategy:
                 model, feature_dim=dataset.feature_dim, map_shape=dataset.map_shape, action_dim=actions
             )
             context.state.cloning = dataset
+            checkpoint = context.state.learner.save(context.state.run_directory(), samples[0].metadata)
+            metrics["checkpoint"] = str(checkpoint)
         optional = {key: float(metrics[key]) for key in ("val_accuracy", "val_loss") if metrics.get(key) is not None}
         return BCTrainingResultDTO(
             manifest=str(manifest),
@@ -78,6 +80,7 @@ class BCStrategy:
             epochs=params.epochs,
             weight_decay=params.weight_decay,
             device=params.device,
+            checkpoint=metrics.get("checkpoint"),
             duration_sec=time.perf_counter() - started,
             **optional,
         )

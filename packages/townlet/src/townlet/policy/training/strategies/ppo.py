@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from townlet._torch import require_torch
-from townlet.config.training import PPOConfig
 from townlet.policy.training.contexts import TrainingContext
 from townlet.policy.training.summaries import ConflictStats, anneal_numbers, dataset_numbers
 from townlet_training_core.dto.results import PPO_TELEMETRY_VERSION, PPOTrainingResultDTO
@@ -55,7 +54,7 @@ class PPOStrategy:
             raise ConfigurationError(msg)
         config, state = context.config, context.state
         if config.ppo is None:
-            config.ppo = PPOConfig()
+            config.ppo = importlib.import_module("townlet.config.training").PPOConfig()
         stored = None if dataset_config is None else context.services.replay.build_dataset(dataset_config)
         datasets = [dataset for dataset in (stored, in_memory_dataset) if dataset is not None]
         mode = "mixed" if len(datasets) == 2 else "replay" if in_memory_dataset is None else "rollout"
@@ -67,7 +66,8 @@ class PPOStrategy:
         learner = state.require_learner(config)
         before, counters = learner.snapshot(), copy.copy(state.ppo)
         try:
-            actions = max(_action_dim(dataset) for dataset in datasets)
+            described = [_describe(dataset) for dataset in datasets]
+            actions = max(size for size, _ in described)
             learner.prepare(first, action_dim=actions, learning_rate=config.ppo.learning_rate, device=device_str)
             state.ppo.cycle_id = max(state.ppo.cycle_id, 0) if in_memory_dataset is None else state.ppo.cycle_id + 1
             carried = dataset_numbers(in_memory_dataset if in_memory_dataset is not None else stored)
@@ -105,16 +105,22 @@ class PPOStrategy:
             learner.restore(before)
             state.ppo = counters
             raise
-        return PPOTrainingResultDTO.model_validate(summary)
+        checkpoint = learner.save(state.run_directory(), described[0][1])
+        return PPOTrainingResultDTO.model_validate({**summary, "checkpoint": str(checkpoint)})
 
 
-def _action_dim(dataset: Any) -> int:
-    """Size of the action space: the metadata's, the largest over the data, else the largest action plus one."""
+def _describe(dataset: Any) -> tuple[int, Mapping[str, Any]]:
+    """Return the size of the action space and the metadata of the first sample.
+
+    The size is the metadata's, the largest over the data, else the largest action plus one.
+    """
     entries = getattr(getattr(dataset, "config", None), "entries", None)
     if not entries or not isinstance(entries[0], tuple):
-        return max(max(int(one.metadata.get("action_dim") or 0), int(one.actions.max()) + 1) for one in dataset)
-    sizes = []
-    for sample, meta in entries:
-        known = read_metadata(Path(meta) if meta else sidecar(Path(sample))).get("action_dim")
-        sizes.append(int(known) if known else int(load_replay_sample(sample, meta).actions.max()) + 1)
-    return max(sizes)
+        sizes = [max(int(one.metadata.get("action_dim") or 0), int(one.actions.max()) + 1) for one in dataset]
+        return max(sizes), (entries[0] if entries else next(iter(dataset))).metadata
+    described = [read_metadata(Path(meta) if meta else sidecar(Path(sample))) for sample, meta in entries]
+    sizes = [
+        int(known.get("action_dim") or load_replay_sample(*entry).actions.max() + 1)
+        for known, entry in zip(described, entries, strict=True)
+    ]
+    return max(sizes), described[0]

@@ -6,7 +6,7 @@ values) is concatenated into ``features``, in the order of the space; a vector n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class _Part:
     start: int
     width: int
     channels_last: bool
+    flatten: Callable[[Space[Any], Any], Any] | None
 
 
 class ObservationLayout:
@@ -72,7 +73,9 @@ class ObservationLayout:
                 shape, last = _channels_first(tuple(leaf.shape or ()))
                 dtype = np.dtype(np.uint8) if leaf.dtype == np.uint8 else np.dtype(np.float32)
                 self.specs[target] = ArraySpec(shape, dtype)
-                parts.append(_Part(key=key, target=target, space=leaf, start=0, width=0, channels_last=last))
+                parts.append(
+                    _Part(key=key, target=target, space=leaf, start=0, width=0, channels_last=last, flatten=None)
+                )
                 continue
             width = _flat_width(leaf, agent=agent, key=key)
             target = "state" if key == "state" else "features"
@@ -83,13 +86,16 @@ class ObservationLayout:
                 label = key or "observation"
                 names = (label,) if width == 1 else tuple(f"{label}_{index}" for index in range(width))
                 self.feature_names += names
-            parts.append(_Part(key=key, target=target, space=leaf, start=start, width=width, channels_last=False))
+            flatten = None if isinstance(leaf, spaces.Box) else spaces.flatten
+            parts.append(
+                _Part(
+                    key=key, target=target, space=leaf, start=start, width=width, channels_last=False, flatten=flatten
+                )
+            )
         self._parts = tuple(parts)
 
     def write(self, observation: Any, rows: Mapping[str, NDArray[Any]], slot: int) -> None:
         """Write one observation into row ``slot`` of ``rows``; columns beyond the layout's own become 0."""
-        from gymnasium import spaces
-
         for part in self._parts:
             value = observation if part.key is None else observation[part.key]
             row = rows[part.target][slot]
@@ -101,7 +107,7 @@ class ObservationLayout:
                 continue
             if part.start == 0:
                 row[part.width :] = 0
-            flat = value if isinstance(part.space, spaces.Box) else spaces.flatten(part.space, value)
+            flat = value if part.flatten is None else part.flatten(part.space, value)
             row[part.start : part.start + part.width] = np.asarray(flat, np.float32).reshape(-1)
 
 

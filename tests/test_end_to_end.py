@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import select
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +140,43 @@ def test_a_saved_policy_acts_where_torch_is_absent(workplace: Path) -> None:
     again = json.loads(done.stdout)
     again = again["results"][0] if "results" in again else again
     assert again["returns"] == read(workplace / "runs" / "one" / "results" / "evaluation" / "final.json")["returns"]
+
+
+def test_an_exported_policy_is_the_same_policy_and_is_not_written_over_anything(
+    workplace: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "policy"
+    printed = json.loads(townlet("export", "runs/one", "--output", str(target), "--json", cwd=workplace))
+    assert printed["policy_hash"] == read(workplace / "runs/one/results/evaluation/final.json")["policy_hash"]
+    assert "exists already" in townlet("export", "runs/one", "--output", str(target), cwd=workplace, code=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_resume(workplace: Path, number: signal.Signals) -> None:
+    name = f"stopped-{number.name}"
+    long = ["--set", "training.anneal_schedule=[{cycle: 0, mode: ppo, epochs: 6}]", "--no-evaluate"]
+    arguments = ["train", "anneal", "--config", "small.yaml", *long]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "townlet_training_core.cli", *arguments, "--run-id", name],
+        cwd=workplace,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    log = workplace / "runs" / name / "telemetry.jsonl"
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        select.select([], [], [], 0.02)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=240)
+    assert process.returncode == 75, message
+    assert f"resume with: townlet train --resume runs/{name}" in message
+    assert read(workplace / "runs" / name / "run.json")["status"] == "interrupted"
+    if number == signal.SIGTERM:
+        return  # that it goes on as if nothing had happened is seen once
+    townlet("train", "--resume", f"runs/{name}", "--no-evaluate", cwd=workplace)
+    townlet(*arguments, "--run-id", f"whole-{number.name}", cwd=workplace)
+    resumed, whole = (final_checkpoint(workplace / "runs" / run) for run in (name, f"whole-{number.name}"))
+    assert digest(resumed / "policy.safetensors") == digest(whole / "policy.safetensors")
 
 
 def test_a_truncated_or_tampered_checkpoint_is_refused(workplace: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "train": "townlet_training_core.cli.train:app",
     "capture": "townlet_training_core.cli.capture:app",
     "evaluate": "townlet_training_core.cli.evaluate:app",
+    "export": "townlet_training_core.cli.export:app",
     "promote": "townlet_training_core.cli.promote:app",
     "replay": "townlet_training_core.cli.replay:app",
     "report": "townlet_training_core.cli.report:app",

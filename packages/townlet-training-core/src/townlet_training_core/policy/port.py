@@ -25,7 +25,8 @@ __all__ = ["ActionStep", "Policy", "RecurrentPolicy", "UniformSource", "sample_a
 class UniformSource(Protocol):
     """A stream of uniform numbers in [0, 1); ``numpy.random.Generator`` is one."""
 
-    def random(self, size: int, /) -> NDArray[np.float64]: ...
+    def random(self, size: int, /) -> NDArray[np.float64]:
+        """Draw ``size`` numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

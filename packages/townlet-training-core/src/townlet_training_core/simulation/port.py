@@ -23,9 +23,12 @@ class ArrayLikeSpec(Protocol):
     """Shape without the slot axis, and dtype."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Shape without the slot axis."""
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """Anything that numpy takes for a dtype."""
 
 
 class SimulationSpec(Protocol):
@@ -84,19 +87,32 @@ class StepOut(Protocol):
     """The attributes of :class:`~townlet_training_core.arrays.StepArrays` that a simulation writes."""
 
     @property
-    def observations(self) -> Mapping[str, NDArray[Any]]: ...
+    def observations(self) -> Mapping[str, NDArray[Any]]:
+        """What each slot sees next, by name."""
+
     @property
-    def action_mask(self) -> BoolArray: ...
+    def action_mask(self) -> BoolArray:
+        """Actions possible next, ``(S, A)``."""
+
     @property
-    def alive(self) -> BoolArray: ...
+    def alive(self) -> BoolArray:
+        """Whether each slot acts next."""
+
     @property
-    def rewards(self) -> FloatArray: ...
+    def rewards(self) -> FloatArray:
+        """Reward of this step."""
+
     @property
-    def terminated(self) -> BoolArray: ...
+    def terminated(self) -> BoolArray:
+        """Ended for good in this step."""
+
     @property
-    def truncated(self) -> BoolArray: ...
+    def truncated(self) -> BoolArray:
+        """Cut off in this step."""
+
     @property
-    def final_observation(self) -> Mapping[str, NDArray[Any]]: ...
+    def final_observation(self) -> Mapping[str, NDArray[Any]]:
+        """True last observations of slots that ended in this step."""
 
 
 @runtime_checkable

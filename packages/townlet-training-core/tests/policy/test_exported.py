@@ -180,9 +180,7 @@ def test_a_run_means_its_latest_checkpoint(tmp_path: Path) -> None:
     description = _describe()
     checkpoints = tmp_path / "run" / "checkpoints"
     for number in (1, 2):
-        ExportedPolicy(_draw(description, seed=number), description).save(
-            tmp_path / "run" / "checkpoints" / f"{number}"
-        )
+        ExportedPolicy(_draw(description, seed=number), description).save(checkpoints / f"{number}")
     (tmp_path / "run" / "checkpoints" / "latest").write_text("1\n")
     (tmp_path / "latest").write_text("run\n")
     assert find_policy(tmp_path) == find_policy(tmp_path / "run") == tmp_path / "run" / "checkpoints" / "1"

@@ -114,18 +114,21 @@ deep: setup ## what is too long for `test`: kills, fuzzing, learning over severa
 # -------------------------------------------------------------------------------------------------- checks
 .PHONY: lint
 lint: setup ## style, docstrings, formatting, import rules
-	@$(BIN)/ruff check -q
-	@$(BIN)/ruff format -q --check
-	@$(BIN)/lint-imports --no-cache
+	@failed=; \
+	$(BIN)/ruff check -q --output-format concise || failed=1; \
+	$(BIN)/ruff format -q --check || failed=1; \
+	$(BIN)/lint-imports --no-cache || failed=1; \
+	[ -z "$$failed" ]
 
 # The tests of two packages may have modules of one name, so each folder is a run of its own (one cache).
 .PHONY: typecheck
 typecheck: setup ## mypy, strict, over packages, tests, benchmarks, examples and docs
-	@$(BIN)/mypy packages/*/src
-	@for folder in packages/*/tests tests benchmarks examples docs requirements; do \
+	@failed=; \
+	$(BIN)/mypy packages/*/src || failed=1; \
+	for folder in packages/*/tests tests benchmarks examples docs requirements; do \
 	  if compgen -G "$$folder/*.py" >/dev/null || compgen -G "$$folder/*/*.py" >/dev/null; then \
-	    echo "$$folder"; $(BIN)/mypy "$$folder"; fi; \
-	done
+	    echo "$$folder"; $(BIN)/mypy "$$folder" || failed=1; fi; \
+	done; [ -z "$$failed" ]
 
 .PHONY: check
 check: lint typecheck test docs wheels ## everything that must be green before a change is merged

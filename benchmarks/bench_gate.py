@@ -119,9 +119,16 @@ def synthetic(report: Report, *, gates: int) -> None:
         budget = promoted & (when <= CONFIG.required_passes)
         note = f"{gates} gates, identical policies, margin 0"
         label = f"false promotion, {name}"
-        report.add(f"{label}, asked twice", value=budget.mean(), unit="share", bound=0.05, better="lower", note=note)
         report.add(
-            f"{label}, asked ten times", value=promoted.mean(), unit="share", bound=0.05, better="lower", note=note
+            f"{label}, asked twice", value=float(budget.mean()), unit="share", bound=0.05, better="lower", note=note
+        )
+        report.add(
+            f"{label}, asked ten times",
+            value=float(promoted.mean()),
+            unit="share",
+            bound=0.05,
+            better="lower",
+            note=note,
         )
         hits = np.mean([
             quick_promotion(rng, draw, gain=0.5, looks=CONFIG.required_passes) > 0 for _ in range(gates)

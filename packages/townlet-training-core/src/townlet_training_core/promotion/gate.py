@@ -18,11 +18,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
 from townlet_training_core import statistics
-from townlet_training_core.config.models import KpiGuardrail, PromotionConfig
+from townlet_training_core.config.models import KpiGuardrail, PromotionConfig, SimulationChoice
 from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.dto.release import (
     ForgettingVerdict,
@@ -32,11 +33,12 @@ from townlet_training_core.dto.release import (
     PromotionVerdict,
 )
 from townlet_training_core.errors import ConfigurationError
-from townlet_training_core.evaluation import EvaluationService, compare_paired, interval_of
+from townlet_training_core.evaluation import compare_paired, evaluate_policy, interval_of
 from townlet_training_core.evaluation.compare import kpi_differences
 from townlet_training_core.evaluation.service import MakeSimulation
 from townlet_training_core.policy.port import Policy
 from townlet_training_core.promotion.looks import LookBook, look_level, spending
+from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["PromotionGate", "check_forgetting", "check_guardrails", "judge", "look_level"]
 
@@ -105,43 +107,39 @@ class PromotionGate:
         SpaceMismatchError
             When either policy does not fit a simulation. No look is spent.
         """
-        candidate_hash, release_hash = self._hashes(candidate, release)
         config = self._config
-        look = self._book.reserve(
-            release_hash=release_hash,
-            candidate_hash=candidate_hash,
-            alpha=config.alpha,
-            required_passes=config.required_passes,
-            episodes=config.episodes,
-        )
-        label, release_label = label or candidate.name, release_label or release.name
-        pairs = []
-        for suite in self._suites:
+        with ExitStack() as stack:
+            simulations = [self._open(suite, stack) for suite in self._suites]
+            candidate_hash, release_hash = _hashes((candidate, release), simulations)
+            look = self._book.reserve(
+                release_hash=release_hash,
+                candidate_hash=candidate_hash,
+                alpha=config.alpha,
+                required_passes=config.required_passes,
+                episodes=config.episodes,
+            )
+            label, release_label = label or candidate.name, release_label or release.name
             seeds = tuple(range(look.first_seed, look.first_seed + look.episodes))
-            fresh = suite.model_copy(update={"seeds": seeds, "action_seed": 1})
-            played = []
-            for policy, name, action_seed in ((candidate, label, 1), (release, release_label, 0)):
-                update = {"action_seed": action_seed}
-                with self._service(fresh.model_copy(update=update)) as service:
-                    played.append(service.evaluate(policy, label=name))
-            pairs.append((played[0], played[1]))
+            pairs = []
+            for suite, simulation in zip(self._suites, simulations, strict=True):
+                fresh = [suite.model_copy(update={"seeds": seeds, "action_seed": stream}) for stream in (1, 0)]
+                pairs.append(
+                    (
+                        evaluate_policy(simulation, candidate, suite=fresh[0], label=label),
+                        evaluate_policy(simulation, release, suite=fresh[1], label=release_label),
+                    )
+                )
         forgetting = self._forgetting(candidate, label, golden, margin=forgetting_margin)
         verdict = judge(pairs, config=config, look=look, forgetting=forgetting, legacy=legacy)
         streak = self._book.complete(look, release_hash=release_hash, passed=verdict.passed)
         return with_streak(verdict, streak)
 
-    def _service(self, suite: EvaluationSuite) -> EvaluationService:
-        return EvaluationService(self._make_simulation, suite, num_envs=self._num_envs)
-
-    def _hashes(self, candidate: Policy, release: Policy) -> tuple[str, str]:
-        hashes = ("", "")
-        for suite in reversed(self._suites):  # every suite must fit; the first one names the policies
-            with self._service(suite) as service:
-                actors = (copy.copy(candidate), copy.copy(release))
-                for actor in actors:
-                    actor.bind(service.simulation)
-                hashes = (actors[0].content_hash(), actors[1].content_hash())
-        return hashes
+    def _open(self, suite: EvaluationSuite, stack: ExitStack) -> Simulation:
+        count = min(self._num_envs, self._config.episodes)
+        choice = SimulationChoice(name=suite.simulation, num_envs=count, options=dict(suite.options))
+        simulation = self._make_simulation(choice, num_envs=count)
+        stack.callback(simulation.close)
+        return simulation
 
     def _forgetting(
         self, candidate: Policy, label: str, golden: Sequence[tuple[str, EvaluationResult]], *, margin: float
@@ -150,10 +148,22 @@ class PromotionGate:
         for _, earlier in golden:
             key = earlier.suite.content_hash()
             if key not in results:
-                with self._service(earlier.suite) as service:
-                    results[key] = service.evaluate(candidate, label=label)
+                with ExitStack() as stack:
+                    simulation = self._open(earlier.suite, stack)
+                    results[key] = evaluate_policy(simulation, candidate, suite=earlier.suite, label=label)
         pairs = [(digest, results[earlier.suite.content_hash()], earlier) for digest, earlier in golden]
         return check_forgetting(pairs, margin=margin)
+
+
+def _hashes(policies: tuple[Policy, Policy], simulations: Sequence[Simulation]) -> tuple[str, str]:
+    """Check that both policies fit every simulation; hash them as the first one binds them."""
+    hashes = []
+    for policy in policies:
+        actors = [copy.copy(policy) for _ in simulations]
+        for actor, simulation in zip(actors, simulations, strict=True):
+            actor.bind(simulation)
+        hashes.append(actors[0].content_hash())
+    return hashes[0], hashes[1]
 
 
 def judge(

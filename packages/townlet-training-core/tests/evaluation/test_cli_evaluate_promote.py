@@ -231,3 +231,20 @@ def test_suites_that_cannot_be_used_are_named(tmp_path: Path, text: str, message
     assert done.exit_code == 2
     assert message in done.output
     assert invoke("evaluate", "-p", "random", "--suites", tmp_path / "absent", *POLE).exit_code == 2
+
+
+def test_an_interruption_is_neither_a_verdict_nor_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("townlet_training_core.evaluation.parallel._play_piece", interrupted)
+    monkeypatch.setattr("townlet_training_core.promotion.gate.evaluate_policy", interrupted)
+    stopped = invoke("evaluate", "-p", "random", *POLE)
+    assert (stopped.exit_code, "give --cache" in stopped.output) == (75, True)
+    assert "run it again to go on" in invoke("evaluate", "-p", "random", *POLE, "--cache", "kept").output
+    asked = invoke("promote", "evaluate", "random", "--baseline", "random", *POLE)
+    assert (asked.exit_code, "counts as spent" in asked.output) == (75, True)
+    book = json.loads((tmp_path / "releases" / "gate.json").read_text())
+    assert [look["passed"] for looks in book["looks"].values() for look in looks] == [None]

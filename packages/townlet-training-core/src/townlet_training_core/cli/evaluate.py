@@ -13,7 +13,7 @@ from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOptio
 from townlet_training_core.cli.tables import interval_text, results_table
 from townlet_training_core.config.loader import load_config
 from townlet_training_core.dto.evaluation import EvaluationResult, PairedComparison, SuiteAggregate
-from townlet_training_core.errors import ConfigurationError
+from townlet_training_core.errors import ConfigurationError, InterruptedRunError
 from townlet_training_core.evaluation.compare import compare_paired
 from townlet_training_core.evaluation.scenarios import aggregate, load_suites
 from townlet_training_core.files import atomic_write_text
@@ -63,22 +63,27 @@ def evaluate(
     played = load_suites(suites, loaded)
     if plot is not None:
         require_plots()
-    results = {
-        spec: [
-            evaluate_spec(
-                spec,
-                suite=suite,
-                label=labels[spec],
-                num_envs=settings.num_envs,
-                workers=workers,
-                directory=cache,
-                confidence=settings.confidence,
-                resamples=settings.resamples,
-            )
-            for suite in played
-        ]
-        for spec in specs
-    }
+    try:
+        results = {
+            spec: [
+                evaluate_spec(
+                    spec,
+                    suite=suite,
+                    label=labels[spec],
+                    num_envs=settings.num_envs,
+                    workers=workers,
+                    directory=cache,
+                    confidence=settings.confidence,
+                    resamples=settings.resamples,
+                )
+                for suite in played
+            ]
+            for spec in specs
+        }
+    except KeyboardInterrupt:
+        kept = f"finished pieces are in {cache}; run it again to go on" if cache else "give --cache to be able to go on"
+        msg = f"the evaluation was stopped; {kept}"
+        raise InterruptedRunError(msg) from None
     levels: dict[str, Any] = {"confidence": settings.confidence, "resamples": settings.resamples}
     comparisons = [
         (result.suite.name, compare_paired(result, other, **levels))

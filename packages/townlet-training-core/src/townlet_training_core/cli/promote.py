@@ -17,7 +17,7 @@ from rich.table import Table
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
 from townlet_training_core.config.loader import load_config
 from townlet_training_core.dto.release import AuditEntry, LegacyFlags, PromotionVerdict
-from townlet_training_core.errors import ArtifactError, ConfigurationError
+from townlet_training_core.errors import ArtifactError, ConfigurationError, InterruptedRunError
 from townlet_training_core.evaluation import suite_from_config
 from townlet_training_core.evaluation.scenarios import load_suites
 from townlet_training_core.files import atomic_write_text
@@ -87,20 +87,24 @@ def evaluate(
     )
     flags = None if legacy is None else _legacy_flags(legacy)
     golden = registry.golden()
-    for _ in range(looks or loaded.promotion.required_passes):
-        verdict = gate.ask(
-            new,
-            old,
-            label=candidate,
-            release_label=release_label,
-            golden=golden,
-            forgetting_margin=forgetting_margin,
-            legacy=flags,
-        )
-        if not as_json:
-            typer.echo(verdict.summary)
-        if not verdict.passed or verdict.decision == "promote":
-            break
+    try:
+        for _ in range(looks or loaded.promotion.required_passes):
+            verdict = gate.ask(
+                new,
+                old,
+                label=candidate,
+                release_label=release_label,
+                golden=golden,
+                forgetting_margin=forgetting_margin,
+                legacy=flags,
+            )
+            if not as_json:
+                typer.echo(verdict.summary)
+            if not verdict.passed or verdict.decision == "promote":
+                break
+    except KeyboardInterrupt:
+        msg = "the gate was stopped; the look that was being played counts as spent, and as not passed"
+        raise InterruptedRunError(msg) from None
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(output, verdict.model_dump_json(indent=2) + "\n")

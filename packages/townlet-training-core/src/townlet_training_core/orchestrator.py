@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from townlet_training_core.config.loader import validated
 from townlet_training_core.config.models import TrainingConfig
@@ -16,10 +16,12 @@ from townlet_training_core.dto.results import TrainingResultBase
 from townlet_training_core.errors import ConfigurationError, InterruptedRunError
 from townlet_training_core.registry import make_strategy
 from townlet_training_core.runs import RunDirectory, describe_environment, new_run_id
-from townlet_training_core.services import TrainingServices
 from townlet_training_core.strategy import PreparationContext, TrainingContext, TrainingStrategy
 from townlet_training_core.telemetry.events import NullProgress, Progress, TelemetrySink
 from townlet_training_core.telemetry.tensorboard import open_telemetry, require_tensorboard
+
+if TYPE_CHECKING:
+    from townlet_training_core.services import TrainingServices
 
 __all__ = ["TrainingOrchestrator"]
 
@@ -57,7 +59,11 @@ class TrainingOrchestrator:
             require_tensorboard()
         self.config = config
         self.runs_dir = runs_dir
-        self.services = services or TrainingServices.from_config(config)
+        if services is None:
+            from townlet_training_core.services import TrainingServices  # brings most of the package: not at import
+
+            services = TrainingServices.from_config(config)
+        self.services = services
         self._progress = progress or NullProgress()
         self._stop = stop or threading.Event()
         self._telemetry = telemetry or open_telemetry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from townlet_training_core.config.models import TrainingConfig
 from townlet_training_core.config.requests import TrainingRequest
 from townlet_training_core.dto.results import TrainingResultBase
 from townlet_training_core.runs import RunDirectory
-from townlet_training_core.services import TrainingServices
 from townlet_training_core.streams import generator
 from townlet_training_core.telemetry.events import NullProgress, NullTelemetry, Progress, TelemetrySink
+
+if TYPE_CHECKING:
+    from townlet_training_core.services import TrainingServices
 
 __all__ = ["AnnealContext", "PreparationContext", "TrainingContext", "TrainingStrategy"]
 

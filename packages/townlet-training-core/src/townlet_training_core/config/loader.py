@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,7 +135,7 @@ def default_config() -> TrainingConfig:
 
 
 def _default_payload() -> Any:
-    return yaml.safe_load(resources.files("townlet_training_core.config").joinpath("default.yaml").read_text("utf-8"))
+    return yaml.safe_load(Path(__file__).with_name("default.yaml").read_text(encoding="utf-8"))
 
 
 def _deep_copy(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,9 @@ Positive = Annotated[float, Field(gt=0.0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, ser_json_inf_nan="strings", defer_build=True
+    )
 
 
 class SimulationChoice(_Section):

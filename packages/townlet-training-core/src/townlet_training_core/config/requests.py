@@ -18,7 +18,7 @@ __all__ = ["AnnealRequest", "BCRequest", "PPORequest", "TrainingRequest"]
 class TrainingRequest(BaseModel):
     """What every strategy can be asked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
 
     manifest: Path | None = Field(
         None,

@@ -10,7 +10,9 @@ __all__ = ["Record", "describe_errors"]
 class Record(BaseModel):
     """A frozen record; unknown keys are refused and NaN survives JSON as the string ``"NaN"``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, ser_json_inf_nan="strings", populate_by_name=True, defer_build=True
+    )
 
 
 def describe_errors(error: ValidationError, *, source: str, prefix: str = "") -> str:

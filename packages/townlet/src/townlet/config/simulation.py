@@ -36,57 +36,42 @@ def _range(default: float, low: float, high: float) -> Any:
     return Field(default, ge=low, le=high)
 
 
-class StageFlags(OpenModel):
-    """Stages of relationships and of social rewards."""
+class _Flags(OpenModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_booleans(cls, data: Any) -> Any:
+        """Take a bare ``on`` or ``off``, which YAML 1.1 reads as a boolean, as the word that the field knows."""
+        words = {"social_rewards": ("OFF", "OFF"), "relationships": ("OFF", "OFF")}
+        if not isinstance(data, dict):
+            return data
+        named = {key: words.get(key, ("off", "on")) for key, value in data.items() if isinstance(value, bool)}
+        return {**data, **{key: pair[data[key]] for key, pair in named.items()}}
 
+
+class _StageFlags(_Flags):
     relationships: Literal["OFF", "A", "B", "C1", "C2", "C3"] = "OFF"
     social_rewards: SocialStage = "OFF"
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _yaml_off(cls, value: Any) -> Any:
-        return "OFF" if value is False else value  # YAML 1.1 reads a bare OFF as a boolean
 
-
-class SystemFlags(OpenModel):
-    """Which systems run."""
-
+class _SystemFlags(_Flags):
     lifecycle: Literal["on", "off"] = "on"
     observations: Literal["full", "hybrid", "compact"] = "hybrid"
 
-    @field_validator("lifecycle", mode="before")
-    @classmethod
-    def _yaml_boolean(cls, value: Any) -> Any:
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
-
-class TrainingFlags(OpenModel):
-    """Curiosity phase."""
-
+class _TrainingFlags(_Flags):
     curiosity: Literal["phase_A", "off"] = "phase_A"
 
-    @field_validator("curiosity", mode="before")
-    @classmethod
-    def _yaml_off(cls, value: Any) -> Any:
-        return "off" if value is False else value
 
-
-class ConsoleFlags(OpenModel):
-    """Console mode."""
-
+class _ConsoleFlags(OpenModel):
     mode: Literal["viewer", "admin"] = "viewer"
 
 
-class BehaviorFlags(OpenModel):
-    """Personality switches."""
-
+class _BehaviorFlags(OpenModel):
     personality_profiles: bool = False
     reward_multipliers: bool = False
 
 
-class ObservationFlags(OpenModel):
-    """Personality channels of the observation."""
-
+class _ObservationFlags(OpenModel):
     personality_channels: bool = False
     personality_ui: bool = False
 
@@ -94,35 +79,29 @@ class ObservationFlags(OpenModel):
 class FeatureFlags(OpenModel):
     """Feature switches."""
 
-    stages: StageFlags
-    systems: SystemFlags
-    training: TrainingFlags
-    console: ConsoleFlags = Field(default_factory=ConsoleFlags)
+    stages: _StageFlags
+    systems: _SystemFlags
+    training: _TrainingFlags
+    console: _ConsoleFlags = Field(default_factory=_ConsoleFlags)
     relationship_modifiers: bool = False
-    behavior: BehaviorFlags = Field(default_factory=BehaviorFlags)
-    observations: ObservationFlags = Field(default_factory=ObservationFlags)
+    behavior: _BehaviorFlags = Field(default_factory=_BehaviorFlags)
+    observations: _ObservationFlags = Field(default_factory=_ObservationFlags)
 
 
-class NeedsWeights(OpenModel):
-    """Weight of each squared deficit."""
-
+class _NeedsWeights(OpenModel):
     hunger: float = _range(1.0, 0.5, 2.0)
     hygiene: float = _range(0.6, 0.2, 1.0)
     energy: float = _range(0.8, 0.4, 1.5)
 
 
-class SocialRewardWeights(OpenModel):
-    """Chat and avoidance rewards."""
-
+class _SocialRewardWeights(OpenModel):
     C1_chat_base: float = _range(0.01, 0.0, 0.05)
     C1_coeff_trust: Unit = 0.3
     C1_coeff_fam: Unit = 0.2
     C2_avoid_conflict: float = _range(0.005, 0.0, 0.02)
 
 
-class RewardClips(OpenModel):
-    """Reward clips and the guard before a death."""
-
+class _RewardClips(OpenModel):
     clip_per_tick: float = _range(0.2, 0.01, 1.0)
     clip_per_episode: float = _range(50.0, 1.0, 200.0)
     no_positive_within_death_ticks: int = _count(10, 0, 200)
@@ -131,15 +110,15 @@ class RewardClips(OpenModel):
 class RewardsConfig(OpenModel):
     """Reward terms."""
 
-    needs_weights: NeedsWeights = Field(default_factory=NeedsWeights)
+    needs_weights: _NeedsWeights = Field(default_factory=_NeedsWeights)
     decay_rates: dict[str, float] = Field(default_factory=lambda: {"hunger": 0.01, "hygiene": 0.005, "energy": 0.008})
     punctuality_bonus: float = _range(0.05, 0.0, 0.1)
     wage_rate: float = _range(0.01, 0.0, 0.05)
     survival_tick: float = _range(0.002, 0.0, 0.01)
     faint_penalty: float = _range(-1.0, -5.0, 0.0)
     eviction_penalty: float = _range(-2.0, -5.0, 0.0)
-    social: SocialRewardWeights = Field(default_factory=SocialRewardWeights)
-    clip: RewardClips = Field(default_factory=RewardClips)
+    social: _SocialRewardWeights = Field(default_factory=_SocialRewardWeights)
+    clip: _RewardClips = Field(default_factory=_RewardClips)
 
     @model_validator(mode="after")
     def _punctuality_below_hunger(self) -> RewardsConfig:
@@ -159,15 +138,11 @@ class JobSpec(OpenModel):
     location: tuple[int, int] | None = (0, 0)
 
 
-class ShapingConfig(OpenModel):
-    """Potential shaping."""
-
+class _ShapingConfig(OpenModel):
     use_potential: bool = True
 
 
-class CuriosityConfig(OpenModel):
-    """Curiosity bonus."""
-
+class _CuriosityConfig(OpenModel):
     phase_A_weight: float = _range(0.02, 0.0, 0.1)  # noqa: N815  # the file's key
     decay_by_milestone: str = "M2"
 
@@ -201,42 +176,34 @@ class ConflictConfig(OpenModel):
     rivalry: RivalryConfig = Field(default_factory=RivalryConfig)
 
 
-class EmbeddingAllocatorConfig(OpenModel):
-    """Identity slots of the observation."""
-
+class _EmbeddingAllocatorConfig(OpenModel):
     cooldown_ticks: int = _count(2000, 0)
     reuse_warning_threshold: Unit = 0.05
     log_forced_reuse: bool = True
     max_slots: int = _count(64, 1)
 
 
-class HybridObservationConfig(OpenModel):
-    """Window of the hybrid and full variants."""
-
+class _HybridObservationConfig(OpenModel):
     local_window: int = _count(11, 3)
     include_targets: bool = False
     time_ticks_per_day: int = _count(1440, 1)
 
 
-class CompactObservationConfig(OpenModel):
-    """Window of the compact variant."""
-
+class _CompactObservationConfig(OpenModel):
     map_window: int = _count(7, 3)
     include_targets: bool = False
     object_channels: list[str] = Field(default_factory=list)
     normalize_counts: bool = True
 
 
-class SocialSnippetConfig(OpenModel):
-    """Friend and rival slots."""
-
+class _SocialSnippetConfig(OpenModel):
     top_friends: int = _count(2, 0, 8)
     top_rivals: int = _count(2, 0, 8)
     embed_dim: int = _count(8, 1, 32)
     include_aggregates: bool = True
 
     @model_validator(mode="after")
-    def _at_most_eight(self) -> SocialSnippetConfig:
+    def _at_most_eight(self) -> _SocialSnippetConfig:
         if self.top_friends + self.top_rivals > 8:
             msg = f"top_friends + top_rivals must be <= 8, found {self.top_friends + self.top_rivals}"
             raise ValueError(msg)
@@ -246,38 +213,30 @@ class SocialSnippetConfig(OpenModel):
 class ObservationsConfig(OpenModel):
     """Observation variants."""
 
-    hybrid: HybridObservationConfig = Field(default_factory=HybridObservationConfig)
-    compact: CompactObservationConfig = Field(default_factory=CompactObservationConfig)
-    social_snippet: SocialSnippetConfig = Field(default_factory=SocialSnippetConfig)
+    hybrid: _HybridObservationConfig = Field(default_factory=_HybridObservationConfig)
+    compact: _CompactObservationConfig = Field(default_factory=_CompactObservationConfig)
+    social_snippet: _SocialSnippetConfig = Field(default_factory=_SocialSnippetConfig)
 
 
-class AffordanceConfig(OpenModel):
-    """File of the affordances; kept as it was written."""
-
+class _AffordanceConfig(OpenModel):
     affordances_file: str = "configs/affordances/core.yaml"
     runtime: dict[str, Any] = Field(default_factory=dict)
 
 
-class StarvationConfig(OpenModel):
-    """Starvation canary."""
-
+class _StarvationConfig(OpenModel):
     window_ticks: int = _count(1000, 1)
     max_incidents: int = _count(0, 0)
     hunger_threshold: Unit = 0.05
     min_duration_ticks: int = _count(30, 1)
 
 
-class RewardVarianceConfig(OpenModel):
-    """Reward variance canary."""
-
+class _RewardVarianceConfig(OpenModel):
     window_ticks: int = _count(1000, 1)
     max_variance: float = Field(0.25, ge=0.0)
     min_samples: int = _count(20, 1)
 
 
-class OptionThrashConfig(OpenModel):
-    """Option thrashing canary."""
-
+class _OptionThrashConfig(OpenModel):
     window_ticks: int = _count(600, 1)
     max_switch_rate: float = Field(0.25, ge=0.0)
     min_samples: int = _count(10, 1)
@@ -296,15 +255,13 @@ class StabilityConfig(OpenModel):
 
     affordance_fail_threshold: int = _count(5, 0)
     lateness_threshold: int = _count(3, 0)
-    starvation: StarvationConfig = Field(default_factory=StarvationConfig)
-    reward_variance: RewardVarianceConfig = Field(default_factory=RewardVarianceConfig)
-    option_thrash: OptionThrashConfig = Field(default_factory=OptionThrashConfig)
+    starvation: _StarvationConfig = Field(default_factory=_StarvationConfig)
+    reward_variance: _RewardVarianceConfig = Field(default_factory=_RewardVarianceConfig)
+    option_thrash: _OptionThrashConfig = Field(default_factory=_OptionThrashConfig)
     promotion: PromotionGateConfig = Field(default_factory=PromotionGateConfig)
 
 
-class BehaviorConfig(OpenModel):
-    """Thresholds of the scripted behaviour."""
-
+class _BehaviorConfig(OpenModel):
     hunger_threshold: Unit = 0.4
     hygiene_threshold: Unit = 0.4
     energy_threshold: Unit = 0.4
@@ -333,9 +290,7 @@ class EmploymentConfig(OpenModel):
     enforce_job_loop: bool = False
 
 
-class LifecycleConfig(OpenModel):
-    """Respawn delay, ticks."""
-
+class _LifecycleConfig(OpenModel):
     respawn_delay_ticks: int = _count(0, 0)
 
 
@@ -389,17 +344,17 @@ class SimulationConfig(OpenModel):
     rewards: RewardsConfig
     economy: dict[str, float] = Field(default_factory=_default_economy)
     jobs: dict[str, JobSpec] = Field(default_factory=_default_jobs)
-    shaping: ShapingConfig | None = None
-    curiosity: CuriosityConfig | None = None
+    shaping: _ShapingConfig | None = None
+    curiosity: _CuriosityConfig | None = None
     queue_fairness: QueueFairnessConfig = Field(default_factory=QueueFairnessConfig)
     conflict: ConflictConfig = Field(default_factory=ConflictConfig)
     ppo: PPOConfig | None = None
     training: TrainingConfig = Field(default_factory=TrainingConfig)
-    embedding_allocator: EmbeddingAllocatorConfig = Field(default_factory=EmbeddingAllocatorConfig)
+    embedding_allocator: _EmbeddingAllocatorConfig = Field(default_factory=_EmbeddingAllocatorConfig)
     observations_config: ObservationsConfig = Field(default_factory=ObservationsConfig)
-    affordances: AffordanceConfig = Field(default_factory=AffordanceConfig)
+    affordances: _AffordanceConfig = Field(default_factory=_AffordanceConfig)
     stability: StabilityConfig = Field(default_factory=StabilityConfig)
-    behavior: BehaviorConfig = Field(default_factory=BehaviorConfig)
+    behavior: _BehaviorConfig = Field(default_factory=_BehaviorConfig)
     policy_runtime: PolicyRuntimeConfig = Field(default_factory=PolicyRuntimeConfig)
     employment: EmploymentConfig = Field(default_factory=EmploymentConfig)
     personalities: dict[str, Any] = Field(default_factory=dict)
@@ -407,5 +362,5 @@ class SimulationConfig(OpenModel):
     console_auth: dict[str, Any] = Field(default_factory=dict)
     snapshot: dict[str, Any] = Field(default_factory=dict)
     perturbations: dict[str, Any] = Field(default_factory=dict)
-    lifecycle: LifecycleConfig = Field(default_factory=LifecycleConfig)
+    lifecycle: _LifecycleConfig = Field(default_factory=_LifecycleConfig)
     runtime: RuntimeProviders = Field(default_factory=RuntimeProviders)

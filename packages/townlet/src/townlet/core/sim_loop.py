@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from townlet.config.loader import as_mapping
 from townlet.dto.observations import AgentObservationDTO, ObservationEnvelope
@@ -19,13 +16,9 @@ from townlet.telemetry.fallback import StubTelemetrySink
 from townlet_training_core.rollout.trajectory import TrajectoryService
 
 if TYPE_CHECKING:
-    from townlet_sim.engine import TownBatch
+    from townlet_sim.driven import DrivenTown
 
 __all__ = ["LoopArtifacts", "SimulationLoop", "TownPolicy", "World"]
-
-_STEPS = {"north": (0, -1), "south": (0, 1), "east": (1, 0), "west": (-1, 0)}
-_VERBS = {"request": "use", "start": "use", "release": "leave"}
-_VALUES = {"queue_conflict": "intensity", "chat_success": "quality", "queue_interaction": "queue_length"}
 
 
 @dataclass
@@ -68,7 +61,7 @@ class TownPolicy(PolicyBackendBase):
     def decide(self, world: Any, tick: int | str, *, dto_world: Any = None) -> Any:  # noqa: ARG002  # both ports
         """Decide for all agents by ``(world, tick)``, or for one by ``(world, agent_id)``."""
         if isinstance(tick, str):
-            return {"kind": self._loop.expert_action(tick)}
+            return {"kind": self._loop.town.expert_action(tick)}
         return {agent: _payload(self.behavior.decide(world, agent)) for agent in world.agents}
 
     def collect_trajectory(self, clear: bool = True) -> list[dict[str, Any]]:
@@ -86,10 +79,10 @@ class SimulationLoop:
     def __init__(self, config: Any, **_options: Any) -> None:
         self.config = config
         runtime = getattr(config, "runtime", None)
-        self.provider_info = {
-            domain: str(getattr(getattr(runtime, domain, None), "provider", "scripted"))
-            for domain in ("policy", "telemetry")
+        providers = {
+            name: getattr(getattr(runtime, name, None), "provider", "scripted") for name in ("policy", "telemetry")
         }
+        self.provider_info = {name: str(provider) for name, provider in providers.items()}
         self.reset()
 
     def reset(self) -> None:
@@ -97,9 +90,7 @@ class SimulationLoop:
         self.world, self.telemetry = World(), _Telemetry()
         stub = self.provider_info["policy"] == "stub"
         self.policy: Any = StubPolicyBackend(self.config) if stub else TownPolicy(self)
-        self._town: TownBatch | None = None
-        self._ids: list[str] = []
-        self._expert: Any = None
+        self._town: DrivenTown | None = None
 
     @property
     def tick(self) -> int:
@@ -107,7 +98,7 @@ class SimulationLoop:
         return self.world.tick
 
     @property
-    def town(self) -> TownBatch:
+    def town(self) -> DrivenTown:
         """The simulation behind the loop.
 
         Raises
@@ -116,63 +107,44 @@ class SimulationLoop:
             When nobody lives in the world.
         """
         if self._town is None:
-            self._town = self._build()
-            self._out = self._town.allocate()
-            self._town.reset(seed=int(getattr(self.config, "seed", None) or 0), out=self._out)
+            from townlet_sim.driven import DrivenTown
+
+            if not self.world.agents:
+                msg = "the world has no agents; apply a scenario or seed the default agents before the first step"
+                raise ValueError(msg)
+            things = self.world.objects.items() if self.world.open_floor else ()
+            self._town = DrivenTown(
+                as_mapping(self.config),
+                agents={name: vars(agent) for name, agent in self.world.agents.items()},
+                objects=[{"id": name, "type": one.object_type, "position": one.position} for name, one in things],
+                seed=int(getattr(self.config, "seed", None) or 0),
+            )
             self._refresh()
         return self._town
 
-    def _build(self) -> TownBatch:
-        from townlet_sim.engine import TownBatch
-        from townlet_sim.predecessor import given_town, town_config
-
-        if not self.world.agents:
-            msg = "the world has no agents; apply a scenario or seed the default agents before the first step"
-            raise ValueError(msg)
-        settings, self._ids = as_mapping(self.config), list(self.world.agents)
-        config = town_config(settings, agents=len(self._ids))
-        objects = [
-            {"id": name, "type": thing.object_type, "position": thing.position}
-            for name, thing in self.world.objects.items()
-        ]
-        agents = [vars(agent) for agent in self.world.agents.values()]
-        given = given_town(settings, config, agents=agents, objects=objects if self.world.open_floor else ())
-        return TownBatch(config, 1, given=given)
-
-    def expert_action(self, agent_id: str) -> str:
-        """Name of the scripted expert's action for an agent."""
-        if self._expert is None:
-            self._expert = self.town.expert_actions()
-        return self.town.spec.action_names[int(self._expert[self._ids.index(agent_id)])]
-
     def step(self) -> LoopArtifacts:
         """Let the policy decide, play one tick, and hand out what was seen, done and earned."""
-        town, out = self.town, self._out
+        town = self.town
         self.world.tick += 1
-        self._expert = None
-        service = getattr(self.policy, "trajectory", None)
-        frames = service if isinstance(service, TrajectoryService) else TrajectoryService()
+        own = getattr(self.policy, "trajectory", None)
+        frames = own if isinstance(own, TrajectoryService) else TrajectoryService()
         frames.begin_tick(self.world.tick)
-        present = [agent for slot, agent in enumerate(self._ids) if out.alive[slot]]
         decided = dict(self.policy.decide(self.world, self.world.tick) or {})
-        actions = np.zeros(len(self._ids), np.int64)
-        for agent in present:
-            slot, payload = self._ids.index(agent), dict(decided.get(agent) or {"kind": "wait"})
-            actions[slot] = self._action_id(slot, payload)
-            frames.record_action(agent, payload, int(actions[slot]))
-        seen = {agent: self._observation(agent) for agent in present}
-        town.step(actions, out)
-        rewards = {agent: float(out.rewards[self._ids.index(agent)]) for agent in present}
-        ended = {agent: bool((out.terminated | out.truncated)[self._ids.index(agent)]) for agent in present}
-        for agent in present:
+        actions = {}
+        for agent in town.present():
+            payload = dict(decided.get(agent) or {"kind": "wait"})
+            actions[agent] = town.action_id(agent, payload)
+            frames.record_action(agent, payload, actions[agent])
+        seen = [self._observation(agent) for agent in actions]
+        rewards, ended = town.step(actions)
+        for agent in actions:
             frames.append_reward(agent, rewards[agent], ended[agent])
-        envelope = ObservationEnvelope(
-            tick=self.world.tick, agents=list(seen.values()), actions=decided, terminated=ended
-        )
-        if frames is service:
-            frames.extend_trajectory([self._identified(frame) for frame in frames.flush_transitions(envelope=envelope)])
+        envelope = ObservationEnvelope(tick=self.world.tick, agents=seen, actions=decided, terminated=ended)
+        if frames is own:
+            frames.extend_trajectory([self._identified(one) for one in frames.flush_transitions(envelope=envelope)])
         elif hasattr(self.policy, "post_step"):
             self.policy.post_step(rewards, ended)
+        self.telemetry.events = [{**event, "tick": self.world.tick} for event in town.events()]
         self._refresh()
         return LoopArtifacts(envelope=envelope, rewards=rewards)
 
@@ -180,7 +152,7 @@ class SimulationLoop:
         identity = {
             "config_id": getattr(self.config, "config_id", None),
             "policy_hash": self.policy.active_policy_hash(),
-            "observation_variant": self.town.config.observation,
+            "observation_variant": frame["metadata"].get("variant"),
             "anneal_ratio": self.policy.current_anneal_ratio(),
         }
         extra = {"identity": identity, "possessed_agents": [], "option_switch_counts": {}}
@@ -188,77 +160,13 @@ class SimulationLoop:
         return frame
 
     def _observation(self, agent: str) -> AgentObservationDTO:
-        spec, slot, state = self.town.spec, self._ids.index(agent), self.world.agents[agent]
-        rows = self._out.observations
-        metadata = {
-            "variant": self.town.config.observation,
-            "map_shape": list(rows["map"].shape[1:]),
-            "map_channels": list(spec.map_channels),
-            "feature_names": list(spec.feature_names),
-            "action_names": list(spec.action_names),
-            "action_dim": len(spec.action_names),
-            "simulation": spec.name,
-            "rules_hash": spec.rules_hash,
-            "versions": dict(spec.versions),
-        }
-        return AgentObservationDTO(
-            agent_id=agent,
-            map=rows["map"][slot].astype(np.float32),
-            features=rows["features"][slot].copy(),
-            metadata=metadata,
-            position=list(state.position),
-            needs=state.needs,
-            wallet=state.wallet,
-            job=state.job,
-        )
-
-    def _action_id(self, slot: int, payload: Mapping[str, Any]) -> int:
-        """Return the town's action for an intent; what is not possible now becomes waiting."""
-        names, mask = self.town.spec.action_names, self._out.action_mask[slot]
-        kind = str(payload.get("kind", "wait"))
-        name = "stay" if payload.get("blocked") else _VERBS.get(kind, kind)
-        target = payload.get("position")
-        thing = self.world.objects.get(str(payload.get("object_id") or payload.get("object")))
-        if name == "use" and not mask[names.index("use")] and thing is not None:
-            target, name = thing.position, "move"
-        if name == "move" and target is not None:
-            x, y = self.world.agents[self._ids[slot]].position
-            ways = [way for way in _STEPS if mask[names.index(way)]]
-            away = {way: abs(x + _STEPS[way][0] - target[0]) + abs(y + _STEPS[way][1] - target[1]) for way in ways}
-            name = min(away, key=away.__getitem__, default="stay")
-        action = names.index(name) if name in names else 0
-        return action if mask[action] else 0
+        (local, features), state = self.town.observation(agent), self.world.agents[agent]
+        has = {"position": list(state.position), "needs": state.needs, "wallet": state.wallet, "job": state.job}
+        return AgentObservationDTO(agent_id=agent, map=local, features=features, metadata=self.town.metadata(), **has)
 
     def _refresh(self) -> None:
-        """Bring ``world.agents`` and the telemetry up to date."""
-        from townlet_sim import columns as c
-
-        town = self.town
-        state, spec = town.arrays, town.spec
-        for slot, agent in enumerate(self._ids):
-            ints, floats = state.agent_i[0, slot], state.agent_f[0, slot]
-            known = self.world.agents.setdefault(agent, SimpleNamespace(agent_id=agent, job=None))
-            known.position = (int(ints[c.X]), int(ints[c.Y]))
-            known.wallet = float(floats[c.WALLET])
-            needs = (("hunger", c.HUNGER), ("hygiene", c.HYGIENE), ("energy", c.ENERGY))
-            known.needs = {name: float(floats[column]) for name, column in needs}
-        things = town.layout_of(0).objects
-        self.telemetry.events = []
-        for event in town.events:
-            kind = spec.event_kinds[int(event["kind"])]
-            other, thing = int(event["other"]), int(event["object"])
-            actor, value = self._ids[int(event["slot"])], float(event["value"])
-            self.telemetry.events.append(
-                {
-                    "event": kind,
-                    "tick": self.world.tick,
-                    "agent_id": actor,
-                    "actor": actor,
-                    "rival": self._ids[other] if other >= 0 else None,
-                    "object_id": things[thing].name or str(thing) if thing >= 0 else None,
-                    _VALUES.get(kind, "value"): value,
-                }
-            )
+        for name in self.town.names:
+            vars(self.world.agents[name]).update(self.town.state(name))
 
 
 def _payload(intent: Any) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from townlet.policy.training.orchestrator import TrainingOrchestrator
 from townlet.policy.training.services import DEFAULT_REPLAY_MANIFEST
-from townlet.policy.training.strategies.anneal import evaluate_anneal_results, plain_summary
+from townlet.policy.training.strategies.anneal import plain_summary
 from townlet.policy.training.strategies.bc import BCStrategy
 from townlet_training_core.dto.results import PPO_TELEMETRY_VERSION
 from townlet_training_core.promotion.manager import PromotionManager
+from townlet_training_core.promotion.verdict import evaluate_anneal_results
 from townlet_training_core.replay.dataset import InMemoryReplayDataset, ReplayDataset, ReplayDatasetConfig
 from townlet_training_core.rollout.frames import FrameRolloutBuffer
 
@@ -122,7 +123,8 @@ class PolicyTrainingOrchestrator:
         max_log_entries: int | None = None,
     ) -> dict[str, Any]:
         """Capture, then train on the capture."""
-        buffer = self.capture_rollout(ticks, auto_seed_agents, output_dir, prefix, compress)
+        where: dict[str, Any] = {"output_dir": output_dir, "prefix": prefix, "compress": compress}
+        buffer = self.capture_rollout(ticks=ticks, auto_seed_agents=auto_seed_agents, **where)
         return self.run_ppo(
             epochs=epochs,
             log_path=log_path,

@@ -17,18 +17,10 @@ from townlet.policy.training.strategies.ppo import PPOStrategy
 from townlet_training_core.dto.results import AnnealStageResultDTO, AnnealSummaryDTO
 from townlet_training_core.errors import ConfigurationError, MissingFileError
 from townlet_training_core.files import atomic_write_text
+from townlet_training_core.promotion.verdict import evaluate_anneal_results
 from townlet_training_core.strategy import AnnealContext
 
-__all__ = ["AnnealStrategy", "evaluate_anneal_results", "plain_summary"]
-
-_FLAGS = ("anneal_loss_flag", "anneal_queue_flag", "anneal_intensity_flag")
-
-
-def evaluate_anneal_results(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return FAIL when a BC stage failed, HOLD when a guardrail was raised, else PASS."""
-    if any(result.get("mode") == "bc" and not result.get("passed", False) for result in results):
-        return "FAIL"
-    return "HOLD" if any(result.get(flag) for result in results for flag in _FLAGS) else "PASS"
+__all__ = ["AnnealStrategy", "plain_summary"]
 
 
 def plain_summary(result: Any) -> dict[str, Any]:

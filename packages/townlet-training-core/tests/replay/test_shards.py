@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.tensorfile import map_tensors, write_tensors
 from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout
 from townlet_training_core.rollout.capture import RolloutCollector
+from townlet_training_core.rollout.progress import STATE_FILE
 from townlet_training_core.testing.counting import CountingPolicy, CountingSimulation
 
 
@@ -190,7 +192,8 @@ from townlet_training_core.rollout.service import RolloutCaptureService
 from townlet_training_core.testing.counting import CountingPolicy, CountingSimulation
 
 service = RolloutCaptureService(lambda *, num_envs=None: CountingSimulation(64, episode_ticks=7))
-service.capture(CountingPolicy(), ticks=10**9, seed=0, output=Path(sys.argv[1]), shard_bytes=60_000)
+ticks, resume = int(sys.argv[2]), sys.argv[3] == "resume"
+service.capture(CountingPolicy(), ticks=ticks, seed=0, output=Path(sys.argv[1]), shard_bytes=60_000, resume=resume)
 """
 
 
@@ -199,7 +202,7 @@ def test_kill_while_capturing_keeps_every_sealed_shard(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     for attempt in range(12):
         target = tmp_path / f"s{attempt}"
-        process = subprocess.Popen([sys.executable, "-c", _CAPTURE, str(target)])
+        process = subprocess.Popen([sys.executable, "-c", _CAPTURE, str(target), str(10**9), "anew"])
         while not (target / STORE_FILE).exists():
             assert process.poll() is None
             time.sleep(0.005)
@@ -211,6 +214,31 @@ def test_kill_while_capturing_keeps_every_sealed_shard(tmp_path: Path) -> None:
         assert len(kept) > 0
         ticks = kept.column("features")[:, 2]
         np.testing.assert_array_equal(kept.column("rewards"), ticks + kept.column("actions") / 2)
+
+
+@pytest.mark.deep
+def test_a_capture_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    def command(name: str, mode: str) -> list[str]:
+        return [sys.executable, "-c", _CAPTURE, str(tmp_path / name), "3000", mode]
+
+    subprocess.run(command("whole", "anew"), check=True)
+    target, rng, kills = tmp_path / "parts", np.random.default_rng(5), 0
+    index, state = target / STORE_FILE, target / STATE_FILE
+    while not (index.exists() and ShardStore.open(target).complete):
+        if not state.exists():  # killed before anything could be gone on with
+            shutil.rmtree(target, ignore_errors=True)
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen(command("parts", "resume" if before else "anew"))
+        while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.4)))
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    left, right = (ShardStore.open(tmp_path / name, verify=True) for name in ("whole", "parts"))
+    assert kills > 3
+    assert right.complete
+    assert left.shards == right.shards
 
 
 def break_index(store: ShardStore, **changes: Any) -> None:

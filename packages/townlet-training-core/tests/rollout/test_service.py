@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from townlet_training_core.errors import ConfigurationError
+from townlet_training_core.errors import (
+    CapabilityError,
+    ConfigurationError,
+    DataError,
+    InterruptedRunError,
+    MissingFileError,
+)
 from townlet_training_core.policy.random import RandomPolicy
 from townlet_training_core.policy.scripted import ScriptedPolicy
 from townlet_training_core.replay.dataset import ReplayDataset, ReplayDatasetConfig
 from townlet_training_core.replay.openers import open_transitions
 from townlet_training_core.replay.shards import ShardStore
-from townlet_training_core.rollout.service import RolloutCaptureService
+from townlet_training_core.replay.tensorfile import write_tensors
+from townlet_training_core.rollout.progress import STATE_FILE, load_progress
+from townlet_training_core.rollout.service import CaptureResult, RolloutCaptureService
 from townlet_training_core.simulation.port import Simulation
 from townlet_training_core.testing.counting import CountingPolicy, CountingSimulation
 
@@ -100,6 +109,68 @@ def test_captures_are_reproducible(tmp_path: Path) -> None:
         service().capture(RandomPolicy(), ticks=6, seed=4, output=tmp_path / name)
     left, right = (ShardStore.open(tmp_path / name) for name in ("a", "b"))
     assert [shard.sha256 for shard in left.shards] == [shard.sha256 for shard in right.shards]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_an_interrupted_capture_goes_on_as_if_nothing_had_happened(tmp_path: Path, after: int) -> None:
+    def capture(name: str, *, stop_after: int | None = None, resume: bool = False, seed: int = 4) -> CaptureResult:
+        stop, sealed = threading.Event(), []
+
+        def count(ticks: int) -> None:
+            sealed.append(ticks)
+            if len(sealed) == stop_after:
+                stop.set()
+
+        made = service(episode_ticks=4)
+        output = tmp_path / name
+        options: dict[str, Any] = {"shard_bytes": 400, "resume": resume, "stop": stop, "on_ticks": count}
+        return made.capture(CountingPolicy(), ticks=17, seed=seed, output=output, **options)
+
+    whole = capture("whole")
+    with pytest.raises(InterruptedRunError, match="of 17 ticks, which are kept; go on with --resume"):
+        capture("parts", stop_after=after)
+    assert len(ShardStore.open(tmp_path / "parts").shards) == after
+    with pytest.raises(ConfigurationError, match=r"was begun with \{'seed': 4\}"):
+        capture("parts", resume=True, seed=5)
+    with pytest.raises(ConfigurationError, match="exists"):
+        capture("parts")
+    if after == 2:  # killed after a shard was listed, before its state was kept
+        before = (tmp_path / "parts" / STATE_FILE).read_bytes()
+        with pytest.raises(InterruptedRunError):
+            capture("parts", resume=True, stop_after=2)
+        (tmp_path / "parts" / STATE_FILE).write_bytes(before)
+    result = capture("parts", resume=True)
+    assert (result.episodes, result.mean_return, result.events) == (whole.episodes, whole.mean_return, whole.events)
+    left, right = (ShardStore.open(tmp_path / name, verify=True) for name in ("whole", "parts"))
+    assert left.shards == right.shards
+    assert left.metadata == right.metadata
+    assert right.complete
+    with pytest.raises(MissingFileError, match="no unfinished capture"):
+        capture("parts", resume=True)
+
+
+def test_a_torn_state_is_refused(tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_bytes(b"torn")
+    with pytest.raises(DataError, match="torn"):
+        load_progress(tmp_path, {})
+    write_tensors(tmp_path / STATE_FILE, {"a": [np.zeros(1)]}, metadata={"progress": "{}"})
+    with pytest.raises(DataError, match="is broken: KeyError"):
+        load_progress(tmp_path, {})
+
+
+def test_what_cannot_be_saved_says_so(tmp_path: Path) -> None:
+    class Unsaved(CountingSimulation):
+        def save_state(self) -> Any:
+            msg = "no"
+            raise CapabilityError(msg)
+
+    stop = threading.Event()
+    stop.set()
+    made = RolloutCaptureService(lambda *, num_envs=None: Unsaved(2))
+    with pytest.raises(InterruptedRunError, match="must begin anew"):
+        made.capture(RandomPolicy(), ticks=9, seed=0, output=tmp_path / "c", shard_bytes=100, stop=stop)
+    with pytest.raises(ConfigurationError, match="npz files are written at the end"):
+        made.capture(RandomPolicy(), ticks=9, seed=0, output=tmp_path / "d", form="npz", resume=True)
 
 
 def test_bad_captures(tmp_path: Path) -> None:

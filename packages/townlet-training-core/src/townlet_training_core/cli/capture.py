@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +18,7 @@ from rich.table import Table
 
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
 from townlet_training_core.config.loader import load_config
+from townlet_training_core.errors import InterruptedRunError
 from townlet_training_core.registry import make_policy, make_simulation
 from townlet_training_core.simulation.port import Simulation
 
@@ -52,6 +57,7 @@ def capture(
         bool, typer.Option("--label-expert", help="Also keep what the scripted expert would have done.")
     ] = False,
     greedy: Annotated[bool, typer.Option("--greedy", help="Most probable actions instead of samples.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted capture in the folder.")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
     as_json: JsonOption = False,
@@ -73,18 +79,22 @@ def capture(
     chosen = make_policy(policy)
     if not as_json:
         progress.start("capture", total=ticks)
+    stop = threading.Event()
     try:
-        result = RolloutCaptureService(make).capture(
-            chosen,
-            ticks=ticks,
-            seed=loaded.seed if seed is None else seed,
-            output=output,
-            form=form.value,
-            num_envs=num_envs,
-            label_expert=label_expert,
-            greedy=greedy,
-            on_ticks=None if as_json else progress.advance,
-        )
+        with _stopping_on_signals(stop):
+            result = RolloutCaptureService(make).capture(
+                chosen,
+                ticks=ticks,
+                seed=loaded.seed if seed is None else seed,
+                output=output,
+                form=form.value,
+                num_envs=num_envs,
+                label_expert=label_expert,
+                greedy=greedy,
+                resume=resume,
+                stop=stop,
+                on_ticks=None if as_json else progress.advance,
+            )
     finally:
         progress.finish()
     if as_json:
@@ -101,3 +111,24 @@ def capture(
         if count:
             table.add_row(f"event {name}", f"{count:,}, values sum to {total:.4g}")
     Console().print(table)
+
+
+@contextmanager
+def _stopping_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM ask the capture to stop after the shard in hand; a second Ctrl-C stops at once."""
+
+    def ask(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        typer.echo("stopping after this shard; Ctrl-C again to drop it", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        msg = "capture stopped; the sealed shards are kept, go on with --resume"
+        raise InterruptedRunError(msg) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

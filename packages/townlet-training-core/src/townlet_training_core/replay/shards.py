@@ -64,6 +64,8 @@ class ShardWriter:
         Written into ``store.json`` (how the data was captured).
     append:
         Go on with a store that exists; otherwise it is refused.
+    keep:
+        When appending: forget the shards after so many, which are written again.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class ShardWriter:
         shard_bytes: int = SHARD_BYTES,
         metadata: Mapping[str, Any] | None = None,
         append: bool = False,
+        keep: int | None = None,
     ) -> None:
         if shard_bytes < 1:
             msg = f"shard_bytes={shard_bytes!r}: expected a positive number of bytes"
@@ -95,19 +98,24 @@ class ShardWriter:
             if not append:
                 msg = f"store {str(self.path)!r} exists; choose another folder, or append to it"
                 raise ConfigurationError(msg)
-            self._continue(ShardStore.open(self.path))
+            self._continue(ShardStore.open(self.path), keep)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = f"store {str(self.path)!r} cannot be made: {error.strerror or error}"
             raise ConfigurationError(msg) from error
 
-    def _continue(self, store: ShardStore) -> None:
+    def _continue(self, store: ShardStore, keep: int | None) -> None:
         if store.spec != self._spec:
             msg = f"store {str(self.path)!r} holds data of another kind; choose another folder"
             raise DataError(msg)
-        self._columns, self._shards = dict(store.column_specs), list(store.shards)
+        self._columns, self._shards = dict(store.column_specs), list(store.shards[:keep])
         self.metadata = {**store.metadata, **self.metadata}
+
+    @property
+    def shards(self) -> tuple[ShardEntry, ...]:
+        """The shards that are sealed."""
+        return tuple(self._shards)
 
     def add(self, block: Transitions) -> None:
         """Append trajectories; the block's arrays must not be changed until the next :meth:`seal`.

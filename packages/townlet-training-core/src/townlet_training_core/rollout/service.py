@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from townlet_training_core.errors import ConfigurationError
+from townlet_training_core.errors import ConfigurationError, InterruptedRunError
 from townlet_training_core.policy.port import Policy
 from townlet_training_core.replay.convert import samples_from_transitions
 from townlet_training_core.replay.openers import write_samples
@@ -17,6 +18,7 @@ from townlet_training_core.replay.shards import SHARD_BYTES, ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout
 from townlet_training_core.rollout.capture import RolloutCollector
+from townlet_training_core.rollout.progress import STATE_FILE, CaptureTotals, load_progress, save_progress
 from townlet_training_core.simulation.port import Simulation, SimulationSpec
 
 __all__ = ["CaptureResult", "MakeSimulation", "RolloutCaptureService"]
@@ -27,28 +29,6 @@ class MakeSimulation(Protocol):
 
     def __call__(self, *, num_envs: int | None = None) -> Simulation:
         """Make it with ``num_envs`` environments (default: as configured)."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Tally:
-    """Running totals of a capture."""
-
-    transitions: int = 0
-    trajectories: int = 0
-    returns: list[float] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    events: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def add(self, collector: RolloutCollector, block: Transitions) -> None:
-        self.transitions += len(block)
-        self.trajectories += len(block.slots)
-        self.returns += collector.episodes.returns.tolist()
-        self.lengths += collector.episodes.lengths.tolist()
-        for name, (count, total) in collector.buffer.events.totals(
-            tuple(collector.simulation.spec.event_kinds)
-        ).items():
-            before = self.events.get(name, (0, 0.0))
-            self.events[name] = (before[0] + count, before[1] + total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +109,8 @@ class RolloutCaptureService:
         label_expert: bool = False,
         greedy: bool = False,
         shard_bytes: int = SHARD_BYTES,
+        resume: bool = False,
+        stop: threading.Event | None = None,
         on_ticks: Callable[[int], None] | None = None,
     ) -> CaptureResult:
         """Capture ``ticks`` steps of every slot onto disk.
@@ -143,16 +125,28 @@ class RolloutCaptureService:
             Folder to write; it must not hold a capture.
         form:
             ``"shards"``, or ``"npz"`` files with a manifest, which are held in memory until the end.
+        resume:
+            Go on with a capture into shards that was interrupted, whatever interrupted it; the result is the same
+            to the byte as without an interruption. Everything else must be as it was.
+        stop:
+            Asks a capture into shards to stop after the shard in hand.
         on_ticks:
             Told how many ticks were added.
 
         Raises
         ------
         ConfigurationError
-            When ``ticks`` is not positive or the folder is taken.
+            When ``ticks`` is not positive, the folder is taken, or ``resume`` does not fit the capture there.
+        MissingFileError
+            When there is nothing to go on with.
+        InterruptedRunError
+            When ``stop`` was set; what was captured is kept.
         """
         if ticks < 1:
             msg = f"ticks must be positive, not {ticks!r}"
+            raise ConfigurationError(msg)
+        if resume and form == "npz":
+            msg = "only a capture into shards can be gone on with; npz files are written at the end"
             raise ConfigurationError(msg)
         simulation = self.make_simulation(num_envs=num_envs)
         try:
@@ -166,7 +160,7 @@ class RolloutCaptureService:
                 greedy=greedy,
                 keep_final=True,
             )
-            metadata = {
+            request = {
                 "simulation": simulation.spec.name,
                 "rules_hash": simulation.spec.rules_hash,
                 "policy": policy.name,
@@ -175,14 +169,15 @@ class RolloutCaptureService:
                 "ticks": ticks,
                 "num_envs": simulation.spec.num_envs,
                 "greedy": greedy,
+                "label_expert": label_expert,
             }
-            tally = _Tally()
             if form == "shards":
-                self._into_shards(collector, ticks, output, shard_bytes, metadata, tally, on_ticks)
+                totals = _into_shards(collector, request, output, shard_bytes, resume, stop, on_ticks)
             else:
+                totals = CaptureTotals()
                 block = _cut(collector, ticks, label=output.name)
-                tally.add(collector, block)
-                metadata |= {"episodes": len(tally.returns), "events": tally.events}
+                totals.add(collector, block, ticks=ticks)
+                metadata = {**request, "episodes": totals.episodes, "events": totals.events}
                 write_samples(samples_from_transitions(block), output, metadata=metadata)
                 _tell(on_ticks, ticks)
         finally:
@@ -194,36 +189,50 @@ class RolloutCaptureService:
             policy=policy.name,
             seed=seed,
             ticks=ticks,
-            transitions=tally.transitions,
-            trajectories=tally.trajectories,
-            episodes=len(tally.returns),
-            mean_return=float(np.mean(tally.returns)) if tally.returns else None,
-            mean_length=float(np.mean(tally.lengths)) if tally.lengths else None,
-            events=tally.events,
+            transitions=totals.transitions,
+            trajectories=totals.trajectories,
+            episodes=totals.episodes,
+            mean_return=totals.return_sum / totals.episodes if totals.episodes else None,
+            mean_length=totals.length_sum / totals.episodes if totals.episodes else None,
+            events=totals.events,
         )
 
-    @staticmethod
-    def _into_shards(
-        collector: RolloutCollector,
-        ticks: int,
-        output: Path,
-        shard_bytes: int,
-        metadata: dict[str, Any],
-        tally: _Tally,
-        on_ticks: Callable[[int], None] | None,
-    ) -> None:
-        spec = DataSpec.from_simulation(collector.simulation.spec)
-        with ShardWriter(output, spec, shard_bytes=shard_bytes, metadata=metadata) as writer:
-            left = ticks
-            while left:
-                steps = min(left, collector.buffer.steps)
-                block = _cut(collector, steps, label=output.name)
-                tally.add(collector, block)
-                writer.add(block)
-                writer.seal()  # a chunk is as large as a shard should be
-                left -= steps
-                _tell(on_ticks, steps)
-            writer.metadata |= {"episodes": len(tally.returns), "events": tally.events}
+
+def _into_shards(
+    collector: RolloutCollector,
+    request: dict[str, Any],
+    output: Path,
+    shard_bytes: int,
+    resume: bool,
+    stop: threading.Event | None,
+    on_ticks: Callable[[int], None] | None,
+) -> CaptureTotals:
+    """Capture chunk by chunk; each becomes a shard, after which the capture can be gone on with."""
+    spec = DataSpec.from_simulation(collector.simulation.spec)
+    request = {**request, "steps_of_a_shard": collector.buffer.steps}
+    totals = CaptureTotals()
+    if resume:
+        state, totals = load_progress(output, request)
+        collector.load_state(state)
+        _tell(on_ticks, totals.ticks)
+    keep = totals.shards if resume else None
+    with ShardWriter(output, spec, shard_bytes=shard_bytes, metadata=request, append=resume, keep=keep) as writer:
+        while totals.ticks < request["ticks"]:
+            steps = min(request["ticks"] - totals.ticks, collector.buffer.steps)
+            block = _cut(collector, steps, label=output.name)
+            writer.add(block)
+            writer.seal()  # a chunk is as large as a shard should be
+            totals.add(collector, block, ticks=steps)
+            totals.shards = len(writer.shards)
+            saved = save_progress(output, collector, totals, request)
+            _tell(on_ticks, steps)
+            if stop is not None and stop.is_set() and totals.ticks < request["ticks"]:
+                what = "go on with --resume" if saved else "the simulation cannot be saved, so it must begin anew"
+                msg = f"capture stopped after {totals.ticks} of {request['ticks']} ticks, which are kept; {what}"
+                raise InterruptedRunError(msg)
+        writer.metadata |= {"episodes": totals.episodes, "events": totals.events}
+    (output / STATE_FILE).unlink(missing_ok=True)
+    return totals
 
 
 def _tell(on_ticks: Callable[[int], None] | None, ticks: int) -> None:

@@ -55,6 +55,8 @@ class _LazyGroup(TyperGroup):
             return None
         command = typer.main.get_command(found)
         command.name = cmd_name
+        # Typer gives every app completion of its own; the root has none, so neither have the commands.
+        command.params = [one for one in command.params if one.name not in {"install_completion", "show_completion"}]
         return command
 
     def invoke(self, ctx: Any) -> Any:

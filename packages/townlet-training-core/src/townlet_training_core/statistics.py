@@ -17,7 +17,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -43,7 +42,6 @@ __all__ = [
 Scores: TypeAlias = NDArray[np.float64]
 Random: TypeAlias = np.random.Generator | int
 
-_NORMAL = NormalDist()
 _BLOCK = 1 << 22  # resampled values held at once: 32 MB
 
 
@@ -345,7 +343,7 @@ def _percentiles(estimate: float, draws: Scores, arrays: Sequence[Scores], confi
         return Interval(estimate, estimate, estimate, confidence)
     shrinkage = sum(array.size for array in arrays) / freedom
     quantile = student_t_quantile(0.5 + 0.5 * confidence, freedom) * math.sqrt(shrinkage)
-    tail = 1.0 - _NORMAL.cdf(quantile)
+    tail = 0.5 * math.erfc(quantile / math.sqrt(2.0))  # of the normal distribution
     low, high = np.quantile(draws, (tail, 1.0 - tail))
     return Interval(estimate, float(low), float(high), confidence)
 

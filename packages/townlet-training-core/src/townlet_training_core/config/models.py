@@ -165,7 +165,7 @@ class AnnealStage(_Section):
     epochs: int = Field(1, ge=1, description="BC: passes over the data. PPO: iterations of capture and update.")
     bc_weight: UnitInterval = Field(
         1.0,
-        description="PPO stage: weight of the BC loss beside the PPO loss; the share of expert decisions when blending.",
+        description="PPO stage: weight of the BC loss beside the PPO loss; share of expert decisions when blending.",
     )
     bc_weight_final: UnitInterval | None = Field(None, description="The weight decays linearly to this over the stage.")
 

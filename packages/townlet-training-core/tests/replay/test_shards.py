@@ -252,6 +252,9 @@ def break_index(store: ShardStore, **changes: Any) -> None:
         ({"schema_version": 9}, "schema_version 9, expected 1"),
         ({"shards": [{}]}, "is broken: KeyError"),
         ({"columns": 3}, "is broken"),
+        ({"columns": {"a": {"shape": [-1], "dtype": "float32"}}}, "describes no array"),
+        ({"columns": {"a": {"shape": [1], "dtype": "object"}}}, "describes no array"),
+        ({"shards": [{"file": "a", "transitions": 2**60, "trajectories": 0, "bytes": 0}]}, "is no count"),
         ({"spec": {}}, "description of the data is broken"),
     ],
 )
@@ -282,7 +285,7 @@ def test_shards_that_are_not_what_the_index_says(store: ShardStore) -> None:
     with pytest.raises(MissingFileError, match="does not exist"):
         ShardStore.open(store.path)
     break_index(store, shards=[entry[0] | {"file": "../x"}])
-    with pytest.raises(DataError, match="lies outside of the store"):
+    with pytest.raises(DataError, match="is no name of a shard"):
         ShardStore.open(store.path)
     break_index(store, shards=[entry[0] | {"transitions": 11}])
     with pytest.raises(DataError, match=r"does not hold what store\.json says"):

@@ -11,6 +11,7 @@ sealed shards survive. Maps whose values are whole numbers from 0 to 255 are kep
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from townlet_training_core.arrays import ArraySpec, IntArray
 from townlet_training_core.errors import ConfigurationError, DataError, MissingFileError
 from townlet_training_core.files import atomic_write_json, sha256_file
 from townlet_training_core.replay.npz import to_builtins
-from townlet_training_core.replay.spec import DataSpec
+from townlet_training_core.replay.spec import DataSpec, read_array_spec
 from townlet_training_core.replay.tensorfile import map_tensors, write_tensors
 from townlet_training_core.replay.transitions import Transitions
 
@@ -212,6 +213,13 @@ def _as_bytes(pieces: Sequence[NDArray[Any]] | None) -> list[NDArray[Any]] | Non
     return packed
 
 
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**48:
+        msg = f"{value!r} is no count"
+        raise ValueError(msg)
+    return value
+
+
 class _Shard:
     """The mapped arrays of one shard."""
 
@@ -271,15 +279,14 @@ class ShardStore:
         try:
             self.spec = DataSpec.from_json(index["spec"], source=source)
             self.column_specs: dict[str, ArraySpec] = {
-                str(name): ArraySpec(tuple(int(axis) for axis in item["shape"]), np.dtype(str(item["dtype"])))
-                for name, item in index["columns"].items()
+                str(name): read_array_spec(item) for name, item in index["columns"].items()
             }
             self.shards = tuple(
                 ShardEntry(
                     file=str(item["file"]),
-                    transitions=int(item["transitions"]),
-                    trajectories=int(item["trajectories"]),
-                    bytes=int(item["bytes"]),
+                    transitions=_count(item["transitions"]),
+                    trajectories=_count(item["trajectories"]),
+                    bytes=_count(item["bytes"]),
                     sha256=str(item["sha256"]),
                 )
                 for item in index["shards"]
@@ -324,8 +331,8 @@ class ShardStore:
         store = cls(path, index)
         for shard in store.shards:
             file = path / shard.file
-            if Path(shard.file).name != shard.file:
-                msg = f"{str(path / STORE_FILE)!r} lists {shard.file!r}, which lies outside of the store"
+            if not re.fullmatch(r"[\w-][\w.-]{0,99}", shard.file):
+                msg = f"{str(path / STORE_FILE)!r} lists {shard.file[:99]!r}, which is no name of a shard in the store"
                 raise DataError(msg)
             try:
                 size = file.stat().st_size

@@ -14,7 +14,7 @@ from townlet_training_core.errors import DataError, SpaceMismatchError
 if TYPE_CHECKING:  # a type only: replay and simulations are neighbours
     from townlet_training_core.simulation.port import SimulationSpec
 
-__all__ = ["DataSpec"]
+__all__ = ["DataSpec", "read_array_spec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +104,7 @@ class DataSpec:
         """
         try:
             return cls(
-                observations={
-                    str(name): ArraySpec(tuple(int(length) for length in item["shape"]), np.dtype(str(item["dtype"])))
-                    for name, item in payload["observations"].items()
-                },
+                observations={str(name): read_array_spec(item) for name, item in payload["observations"].items()},
                 action_names=_names(payload, "action_names"),
                 feature_names=_names(payload, "feature_names"),
                 map_channels=_names(payload, "map_channels"),
@@ -120,6 +117,21 @@ class DataSpec:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             msg = f"{source}: the description of the data is broken: {type(error).__name__}: {error}"
             raise DataError(msg) from error
+
+
+def read_array_spec(item: Mapping[str, Any]) -> ArraySpec:
+    """Read ``{"shape": ..., "dtype": ...}``.
+
+    Raises
+    ------
+    ValueError
+        When the shape is no shape of a row, or the dtype is not numeric; other errors where the form is wrong.
+    """
+    shape, dtype = tuple(int(axis) for axis in item["shape"]), np.dtype(str(item["dtype"]))
+    if len(shape) > 8 or any(not 0 <= axis < 2**31 for axis in shape) or dtype.kind not in "biuf":
+        msg = f"{dict(item)!r} describes no array"
+        raise ValueError(msg)
+    return ArraySpec(shape, dtype)
 
 
 def _names(payload: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -26,7 +26,10 @@ endif
 
 MANIFESTS := pyproject.toml .python-version $(wildcard packages/*/pyproject.toml)
 TORCH_FREE := townlet-training-core townlet-sim townlet townlet-test-plugin
-CORE_SYNC := $(addprefix --package ,$(TORCH_FREE)) --group test
+# Everything that can be had without torch; what works without these extras too is tested on the wheels.
+TORCH_FREE_EXTRAS := --group test --group test-extras \
+  $(addprefix --extra ,environments parquet plots remote tensorboard watch)
+CORE_SYNC := $(addprefix --package ,$(TORCH_FREE)) $(TORCH_FREE_EXTRAS)
 
 .PHONY: help
 help: ## show this list
@@ -71,7 +74,7 @@ endif
 .PHONY: setup
 setup: .venv/.set-up ## make the environment (.venv) with every package and tool; cheap when nothing changed
 
-.venv-core/.set-up: uv.lock
+.venv-core/.set-up: uv.lock Makefile
 	@echo 'set-up: syncing .venv-core (without torch)' >&2
 	@UV_PROJECT_ENVIRONMENT=.venv-core $(UV) sync -q $(CORE_SYNC)
 	@touch $@
@@ -100,7 +103,7 @@ matrix: uv.lock ## core and town on Python 3.12 and 3.13, where those are instal
 	  if [ -z "$$python" ]; then echo "Python $$version is not here: skipped"; continue; fi; \
 	  echo "Python $$version:"; \
 	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) sync -q --python "$$python" \
-	    --package townlet-training-core --package townlet-sim --package townlet-test-plugin --group test; \
+	    --package townlet-training-core --package townlet-sim --package townlet-test-plugin $(TORCH_FREE_EXTRAS); \
 	  .venv-$$version/bin/python tests/warm_up.py; \
 	  OMP_NUM_THREADS=1 .venv-$$version/bin/python -m pytest -q -n $(WORKERS) \
 	    packages/townlet-training-core packages/townlet-sim packages/townlet-test-plugin || failed="$$failed $$version"; \

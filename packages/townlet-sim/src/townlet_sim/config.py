@@ -76,7 +76,7 @@ class Economy(_Section):
     shower_cost: NonNegative = Field(0.2, description="A shower.")
     ingredients_cost: NonNegative = Field(0.15, description="Ingredients for one cooking.")
     rent: NonNegative = Field(0.4, description="Taken at the start of a day, as far as the wallet reaches.")
-    start_wallet: NonNegative = Field(3.0, description="Wallet of a new agent.")
+    start_wallet: NonNegative = Field(2.0, description="Wallet of a new agent.")
     meals_per_day: float = Field(3.0, ge=0.0, description="Meals of the basket.")
     showers_per_day: float = Field(1.0, ge=0.0, description="Showers of the basket.")
     portions: int = Field(2, ge=1, le=4, description="Portions of one cooking.")
@@ -248,7 +248,7 @@ class Expert(_Section):
     chat_above: Unit = Field(0.6, description="Every need must be above this to chat.")
     emergency: Unit = Field(0.12, description="Hunger below this comes before work.")
     early_ticks: int = Field(5, ge=0, description="Leaves for work so many ticks before the path demands it.")
-    cook_baskets: NonNegative = Field(2.0, description="Cooks with fewer baskets than this in the wallet.")
+    cook_baskets: NonNegative = Field(1.0, description="Cooks with fewer baskets than this in the wallet.")
     commit_ticks: int = Field(15, ge=1, description="Ticks before an errand is weighed again.")
 
 

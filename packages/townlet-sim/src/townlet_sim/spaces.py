@@ -211,7 +211,7 @@ def _features() -> tuple[Described, ...]:
         ("partner_familiarity", "familiarity with that agent"),
         ("partner_rivalry", "rivalry with that agent"),
         ("hungry_neighbor", "1 if there is somebody to share a meal with"),
-        ("colleague_late", "1 if a colleague is late and away during the own shift"),
+        ("colleague_late", "1 if the own shift is open and a colleague is late and away"),
     ]
     for name in ("friend_1", "friend_2", "rival_1", "rival_2"):
         base += [

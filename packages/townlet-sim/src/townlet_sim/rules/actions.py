@@ -102,10 +102,10 @@ def _step_to(s: StateArrays, r: RuleArrays, b: int, n: int, y: int, x: int, now:
 
 @inlined
 def _lets_pass(s: StateArrays, b: int, m: int, action: int) -> bool:
-    """Whether m merely stands, eats or sleeps."""
+    """Whether m merely stands, works, eats or sleeps."""
     busy = s.agent_i[b, m, c.BUSY]
     if busy == c.FREE:
-        stays = action <= c.STAY or action >= c.ACTIONS or not s.mask[b, m, action]
+        stays = action <= c.STAY or action >= c.ACTIONS or action == c.WORK or not s.mask[b, m, action]
         return stays and s.agent_i[b, m, c.QUEUE] < 0
     return bool(busy != c.USING)
 
@@ -323,8 +323,8 @@ def _perform(
     if s.agent_i[b, n, c.BUSY] != c.FREE:
         return False  # somebody has shared a meal with n in this tick
     if action == c.WORK:
-        # Absent since the mask was published, if a colleague has taken the shift over in this tick.
-        if s.agent_i[b, n, c.SHIFT] == c.ABSENT:
+        # In this tick a colleague may have taken the shift over, or a passer-by may have pushed n off the site.
+        if s.agent_i[b, n, c.SHIFT] == c.ABSENT or not at_site(s, g, r, b, n):
             return False
         s.agent_i[b, n, c.WORKED] = 1
         return True

@@ -1,0 +1,113 @@
+"""The economy closes, the expert lives on it, weaker policies do worse, and the expert can be cloned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from townlet_sim import columns as c
+from townlet_sim.config import TownConfig
+from townlet_sim.engine import TownBatch
+from townlet_sim.spaces import SCRIPTED_POLICIES, ScriptedPolicy
+
+
+def episode(policy: ScriptedPolicy, *, towns: int, seed: int = 0, **options: Any) -> tuple[TownBatch, float]:
+    """Play one episode in every town; return the towns and the mean return of a slot per day."""
+    town = TownBatch(TownConfig.model_validate(options), towns)
+    rows = town.allocate()
+    town.reset(seed=seed, out=rows)
+    total = 0.0
+    for _ in range(town.config.horizon):
+        town.step(town.scripted_actions(policy), rows)
+        total += float(rows.rewards.mean())
+    return town, total * town.config.ticks_per_day / town.config.horizon
+
+
+def test_a_full_shift_pays_for_the_basket_with_some_slack() -> None:
+    config = TownConfig()
+    for job in config.jobs:
+        income = job.wage * (job.end - job.start)
+        assert 0.10 <= 1 - config.economy.basket / income <= 0.20, job.name
+
+
+def test_the_expert_lives_and_attends_and_its_income_covers_its_basket() -> None:
+    town, _ = episode("expert", towns=24, seed=1000)
+    kpis = town.kpis()
+    assert kpis["exits"].sum() == 0
+    assert kpis["attendance"].mean() > 0.9
+    assert kpis["attendance"].min() > 0.75
+
+
+@pytest.mark.deep
+def test_the_expert_lives_four_days_on_a_hundred_seeds() -> None:
+    town, _ = episode("expert", towns=100, seed=0)
+    assert town.kpis()["exits"].sum() == 0
+    assert town.kpis()["attendance"].mean() > 0.9
+
+
+def test_what_the_expert_earns_exceeds_what_a_day_costs() -> None:
+    town = TownBatch(TownConfig(), 16)
+    rows = town.allocate()
+    town.reset(seed=3, out=rows)
+    earned = np.zeros((16, 8))
+    for _ in range(3999):
+        town.step(town.expert_actions(), rows)
+        earned += town.arrays.agent_f[..., c.PAID]
+    per_day = float(earned.mean()) / 4
+    assert 1.8 < per_day < 2.12 + 1e-9
+    assert float(town.arrays.agent_f[..., c.WALLET].mean()) > town.config.economy.start_wallet
+
+
+def test_the_order_of_the_policies_is_as_it_should_be() -> None:
+    names: tuple[ScriptedPolicy, ...] = ("random", "greedy", "expert", "helper")
+    found = {name: episode(name, towns=24, episode_days=2)[1] for name in names}
+    assert found["random"] < found["greedy"] < found["expert"] < found["helper"]
+    span = found["expert"] - found["random"]
+    assert 0.3 < (found["greedy"] - found["random"]) / span < 0.95
+
+
+@pytest.mark.parametrize("policy", SCRIPTED_POLICIES)
+def test_every_scripted_policy_plays_inside_the_mask(policy: ScriptedPolicy) -> None:
+    town = TownBatch(TownConfig(ticks_per_day=800, random_start=True), 4)
+    rows = town.allocate()
+    town.reset(seed=7, out=rows)
+    for _ in range(500):
+        actions = town.scripted_actions(policy)
+        assert rows.action_mask[np.arange(len(actions)), actions].all()
+        town.step(actions, rows)
+
+
+def test_partners_can_be_mixed_in_one_town() -> None:
+    town = TownBatch(TownConfig(agents=3), 2)
+    rows = town.allocate()
+    town.reset(seed=7, out=rows)
+    mixed = town.scripted_actions(["expert", None, "random"]).reshape(2, 3)
+    assert (mixed[:, 0] == town.scripted_actions("expert").reshape(2, 3)[:, 0]).all()
+    assert (mixed[:, 1] == 0).all()
+    assert (mixed[:, 2] == town.scripted_actions("random").reshape(2, 3)[:, 2]).all()
+
+
+def demonstrations(seed: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    town = TownBatch(TownConfig(random_start=True), 6)
+    rows = town.allocate()
+    town.reset(seed=seed, out=rows)
+    features, labels = [], []
+    for _ in range(1500):
+        actions = town.expert_actions()
+        features.append(rows.observations["features"].copy())
+        labels.append(actions)
+        town.step(actions, rows)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def test_a_plain_classifier_clones_the_expert() -> None:
+    trees = pytest.importorskip("sklearn.tree")
+    metrics = pytest.importorskip("sklearn.metrics")
+    features, labels = demonstrations(0)
+    held_out, truth = demonstrations(100)
+    model = trees.DecisionTreeClassifier(min_samples_leaf=3, random_state=0).fit(features, labels)
+    found = model.predict(held_out)
+    assert metrics.accuracy_score(truth, found) >= 0.9
+    assert metrics.f1_score(truth, found, average="macro") >= 0.8

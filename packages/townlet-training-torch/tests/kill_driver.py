@@ -76,28 +76,49 @@ def train(folder: Path, strategy: str, seed: int, name: str, *, resume: bool) ->
 
 def note_phases(path: Path) -> None:
     """Keep what is going on in ``path``."""
-    handle = os.open(path, os.O_CREAT | os.O_WRONLY)
+    handle, going_on = os.open(path, os.O_CREAT | os.O_WRONLY), ["between"]
 
     def noting(owner: Any, method: str, phase: str) -> None:
         original: Callable[..., Any] = getattr(owner, method)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            going_on.append(phase)
             os.pwrite(handle, phase.ljust(12).encode(), 0)
             try:
                 return original(*args, **kwargs)
             finally:
-                os.pwrite(handle, b"between".ljust(12), 0)
+                going_on.pop()
+                os.pwrite(handle, going_on[-1].ljust(12).encode(), 0)
 
         setattr(owner, method, wrapped)
 
     noting(PPOSource, "collect", "capture")
     noting(CloningData, "__init__", "capture")
-    noting(Learner, "step", "update")
+    noting(PPOStrategy, "_update", "update")
+    noting(Learner, "step", "update")  # of cloning
     noting(Session, "evaluate", "evaluation")
     noting(CheckpointStore, "_write", "save")
 
 
-def fork(work: Callable[[], str], *, delay: float | None, out: Path) -> bool:
+def kill_later(delay: float) -> None:
+    """Kill this process after ``delay`` seconds."""
+    timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+def kill_after_boundary(delay: float) -> None:
+    """Kill this process ``delay`` seconds after the first boundary: well inside the run, not in its beginning."""
+    original = Session.boundary
+
+    def wrapped(self: Session, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        kill_later(delay)
+
+    Session.boundary = wrapped  # type: ignore[method-assign]  # a child of its own
+
+
+def fork(work: Callable[[], str], *, delay: float | None, inside: bool = False, out: Path) -> bool:
     """Run ``work`` in a child that is killed after ``delay`` seconds; return whether it came to its end."""
     child = os.fork()
     if child == 0:
@@ -105,9 +126,7 @@ def fork(work: Callable[[], str], *, delay: float | None, out: Path) -> bool:
             torch.set_num_threads(1)
             if delay is not None:
                 note_phases(out.with_suffix(".phase"))
-                timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
-                timer.daemon = True
-                timer.start()
+                (kill_after_boundary if inside else kill_later)(delay)
             out.write_text(work())
             os._exit(0)
         except BaseException:
@@ -132,12 +151,16 @@ def main(folder: Path, strategy: str, kills: int) -> None:
         length = time.monotonic() - begun
         expected, name = out.read_text(), f"killed-{seed}"
         while True:
-            delay = moments.uniform(0.02, 0.4) * length if sum(hit.values()) < kills else None
+            inside = moments.random() < 0.8
+            delay = moments.random() * length * (3 / 24 if inside else 0.3)
             resume = (folder / name).exists()
-            if fork(partial(train, folder, strategy, seed, name, resume=resume), delay=delay, out=out):
+            work = partial(train, folder, strategy, seed, name, resume=resume)
+            if fork(work, delay=delay if sum(hit.values()) < kills else None, inside=inside, out=out):
                 break
-            phase = out.with_suffix(".phase").read_text().strip() or "start"
+            noted = out.with_suffix(".phase")
+            phase = (noted.read_text().strip() if noted.exists() else "") or "start"
             hit[phase] = hit.get(phase, 0) + 1
+            noted.unlink(missing_ok=True)
         equal = equal and out.read_text() == expected
         runs, seed = runs + 1, seed + 1
     sys.stdout.write(json.dumps({"hit": hit, "equal": equal, "runs": runs}) + "\n")

@@ -28,7 +28,8 @@ from townlet_training_core.replay.dataset import ReplayDataset, ReplayDatasetCon
 from townlet_training_core.replay.manifest import write_manifest
 from townlet_training_core.replay.minibatches import MiniBatches
 from townlet_training_core.replay.npz import save_replay_sample
-from townlet_training_core.replay.shards import ShardStore, ShardWriter
+from townlet_training_core.replay.shards import ShardStore
+from townlet_training_core.replay.shardwriter import ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout
 from townlet_training_core.rollout.buffer import RolloutBuffer

@@ -24,7 +24,8 @@ from townlet_training_core.replay import tensorfile
 from townlet_training_core.replay.npz import load_replay_sample, save_replay_sample
 from townlet_training_core.replay.openers import convert, fetch_store, open_transitions, replay_kind
 from townlet_training_core.replay.sample import TRAINING_ARRAY_FIELDS, ReplaySample
-from townlet_training_core.replay.shards import STORE_FILE, ShardStore, ShardWriter
+from townlet_training_core.replay.shards import STORE_FILE, ShardStore
+from townlet_training_core.replay.shardwriter import ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.tensorfile import map_tensors, write_tensors
 from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout

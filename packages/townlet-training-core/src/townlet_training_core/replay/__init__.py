@@ -6,7 +6,8 @@
 from townlet_training_core.replay.minibatches import MiniBatches
 from townlet_training_core.replay.openers import open_transitions
 from townlet_training_core.replay.service import ReplayService
-from townlet_training_core.replay.shards import ShardStore, ShardWriter
+from townlet_training_core.replay.shards import ShardStore
+from townlet_training_core.replay.shardwriter import ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import (
     TransitionDataset,

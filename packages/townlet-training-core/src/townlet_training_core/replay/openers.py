@@ -22,7 +22,8 @@ from townlet_training_core.replay.manifest import load_manifest, write_manifest
 from townlet_training_core.replay.metrics import compute_sample_metrics
 from townlet_training_core.replay.npz import load_replay_sample, save_replay_sample
 from townlet_training_core.replay.sample import ReplaySample
-from townlet_training_core.replay.shards import SHARD_BYTES, STORE_FILE, ShardStore, ShardWriter
+from townlet_training_core.replay.shards import STORE_FILE, ShardStore
+from townlet_training_core.replay.shardwriter import SHARD_BYTES, ShardWriter
 from townlet_training_core.replay.transitions import TransitionDataset, Transitions
 
 __all__ = ["SAMPLES_A_BLOCK", "as_url", "convert", "fetch_store", "open_transitions", "replay_kind", "write_samples"]

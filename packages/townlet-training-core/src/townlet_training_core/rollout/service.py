@@ -14,7 +14,7 @@ from townlet_training_core.errors import ConfigurationError, InterruptedRunError
 from townlet_training_core.policy.port import Policy
 from townlet_training_core.replay.convert import samples_from_transitions
 from townlet_training_core.replay.openers import write_samples
-from townlet_training_core.replay.shards import SHARD_BYTES, ShardWriter
+from townlet_training_core.replay.shardwriter import SHARD_BYTES, ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout
 from townlet_training_core.rollout.capture import RolloutCollector

@@ -36,8 +36,8 @@ FLAGS = {
     --replay-shuffle --replay-seed --replay-drop-last --replay-streaming --bc-manifest --anneal-log-dir
     --anneal-exit-on-failure --train-ppo --rollout-save-dir --rollout-ticks --rollout-auto-seed-agents --epochs
     --ppo-log --ppo-log-frequency --ppo-log-max-entries --device --ppo-learning-rate --ppo-clip-param
-    --ppo-value-loss-coef --ppo-entropy-coef --ppo-num-epochs --ppo-mini-batch-size --ppo-num-mini-batches --ppo-gae-lambda --ppo-gamma
-    --ppo-max-grad-norm --ppo-value-clip --ppo-normalize-advantages
+    --ppo-value-loss-coef --ppo-entropy-coef --ppo-num-epochs --ppo-mini-batch-size --ppo-num-mini-batches
+    --ppo-gae-lambda --ppo-gamma --ppo-max-grad-norm --ppo-value-clip --ppo-normalize-advantages
     --ppo-no-normalize-advantages""",
     "capture_rollout": "--output --ticks --prefix --auto-seed-agents --agent-id --compress",
     "capture_rollout_suite": "--ticks --output-root --auto-seed-agents --agent-filter --compress --retries",

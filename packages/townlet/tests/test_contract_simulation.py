@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -288,3 +289,21 @@ def test_social_stages_hold_for_their_cycle_only(monkeypatch: pytest.MonkeyPatch
     service.capture(1)
     assert stages == ["OFF", "C1", "C2", "C2", "C3"]
     assert config.features.stages.social_rewards == "OFF"
+
+
+def test_an_owners_world_registers_objects_and_makes_its_own_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = SimpleNamespace(AgentSnapshot=lambda **fields: SimpleNamespace(kind="owners", **fields))
+    monkeypatch.setitem(sys.modules, "townlet.world", SimpleNamespace(grid=snapshot))
+    monkeypatch.setitem(sys.modules, "townlet.world.grid", snapshot)
+    registered: list[dict[str, Any]] = []
+    world = SimpleNamespace(agents={}, register_object=lambda **fields: registered.append(fields))
+    loop = SimpleNamespace(world=world, policy=SimpleNamespace(behavior="base"))
+    seed_default_agents(loop)
+    assert registered == [{"object_id": "stove_1", "object_type": "stove", "position": (2, 0)}]
+    assert {name: (agent.kind, agent.position) for name, agent in world.agents.items()} == {
+        "alice": ("owners", (0, 0)),
+        "bob": ("owners", (1, 0)),
+    }
+    apply_scenario(loop, SHOWER)
+    assert world.agents["ben"].wallet == 1.5
+    assert loop.policy.behavior.base_behavior == "base"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -50,7 +51,7 @@ def seed_default_agents(loop: Any) -> None:
     """Put alice and bob, and one stove, into an empty world."""
     _put_object(loop.world, "stove_1", "stove", (2, 0))
     for name, position in (("alice", (0, 0)), ("bob", (1, 0))):
-        loop.world.agents[name] = _agent({"id": name, "position": position})
+        _put_agent(loop.world, {"id": name, "position": position})
 
 
 def apply_scenario(loop: Any, scenario: Mapping[str, Any]) -> None:
@@ -60,20 +61,28 @@ def apply_scenario(loop: Any, scenario: Mapping[str, Any]) -> None:
         loop.world.open_floor = True
     schedules: dict[str, list[AgentIntent]] = {}
     for entry in scenario.get("agents") or ():
-        loop.world.agents[str(entry["id"])] = _agent(entry)
+        _put_agent(loop.world, entry)
         if entry.get("schedule"):
             schedules[str(entry["id"])] = [_intent(item) for item in entry["schedule"]]
     if schedules:
-        loop.policy.behavior = ScenarioBehavior(loop.policy.behavior, schedules)
+        loop.policy.behavior = ScenarioBehavior(getattr(loop.policy, "behavior", None), schedules)
 
 
 def _put_object(world: Any, object_id: str, object_type: str, position: Any) -> None:
-    world.objects[object_id] = SimpleNamespace(object_id=object_id, object_type=object_type, position=position)
+    if hasattr(world, "register_object"):  # an owner's own world
+        world.register_object(object_id=object_id, object_type=object_type, position=position)
+    else:
+        world.objects[object_id] = SimpleNamespace(object_id=object_id, object_type=object_type, position=position)
 
 
-def _agent(entry: Mapping[str, Any]) -> SimpleNamespace:
+def _put_agent(world: Any, entry: Mapping[str, Any]) -> None:
     fields = {name: entry.get(name) for name in ("position", "needs", "wallet", "job")}
-    return SimpleNamespace(agent_id=str(entry["id"]), **fields)
+    make: Any = SimpleNamespace
+    if hasattr(world, "register_object"):  # an owner's own world wants its own kind of agent
+        make = importlib.import_module("townlet.world.grid").AgentSnapshot
+        fields = {name: value for name, value in fields.items() if value is not None and name != "job"}
+        fields.setdefault("needs", dict.fromkeys(("hunger", "hygiene", "energy"), 0.5))
+    world.agents[str(entry["id"])] = make(agent_id=str(entry["id"]), **fields)
 
 
 def _intent(item: Mapping[str, Any]) -> AgentIntent:

@@ -17,23 +17,23 @@ Main = Callable[[Sequence[str] | None], int]
 _TYPES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "path": Path, "str": str}
 
 
-def parser(description: str, flags: str) -> argparse.ArgumentParser:
+def parser(description: str, flags: str, *, name: str | None = None) -> argparse.ArgumentParser:
     """Build a parser from words such as ``config:path --ticks:int=100 --output:path! --compress include:str*``.
 
     A word is a name, its type, and a default after ``=``. ``!`` requires it, ``*`` and ``+`` take several, ``?`` makes
     a positional optional, ``a|b`` lists choices. An option without a type is a switch, and
     ``--on/--off`` are two ends of one.
     """
-    made = argparse.ArgumentParser(description=description)
+    made = argparse.ArgumentParser(prog=name, description=description)
     for word in flags.split():
-        name, _, kind = word.partition(":")
-        if "/" in name:
-            yes, no = name.split("/")
+        flag, _, kind = word.partition(":")
+        if "/" in flag:
+            yes, no = flag.split("/")
             made.add_argument(yes, action="store_true", default=None)
             made.add_argument(no, dest=yes.strip("-").replace("-", "_"), action="store_false", default=None)
             continue
         if not kind:
-            made.add_argument(name, action="store_true")
+            made.add_argument(flag, action="store_true")
             continue
         kind, _, text = kind.partition("=")
         plain = kind.rstrip("!*+?")
@@ -44,7 +44,7 @@ def parser(description: str, flags: str) -> argparse.ArgumentParser:
             options["required"] = True
         elif kind[-1] in "*+?":
             options["nargs"] = kind[-1]
-        made.add_argument(name, **options)
+        made.add_argument(flag, **options)
     return made
 
 
@@ -66,7 +66,8 @@ def script(flags: str) -> Callable[[Callable[[argparse.Namespace], int]], Main]:
 
     def decorate(body: Callable[[argparse.Namespace], int]) -> Main:
         def main(argv: Sequence[str] | None = None) -> int:
-            return body(parser(str(sys.modules[body.__module__].__doc__), flags).parse_args(argv))
+            description, name = str(sys.modules[body.__module__].__doc__), Path(body.__code__.co_filename).stem
+            return body(parser(description, flags, name=name).parse_args(argv))
 
         main.__doc__ = body.__doc__
         if body.__module__ == "__main__":

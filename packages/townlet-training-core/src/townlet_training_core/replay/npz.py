@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +66,8 @@ def read_npz_headers(path: Path) -> dict[str, ArrayHeader]:
 
 
 def _members(path: Path, *, data: bool) -> list[tuple[str, NDArray[Any] | ArrayHeader]]:
+    import zipfile  # with its compressors it would be a tenth of what importing this library costs
+
     if not path.is_file():
         raise MissingFileError(str(path))
     found: list[tuple[str, NDArray[Any] | ArrayHeader]] = []

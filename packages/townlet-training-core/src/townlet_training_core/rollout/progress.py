@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from townlet_training_core.errors import CapabilityError, ConfigurationError, DataError, MissingFileError
 from townlet_training_core.files import atomic_write_bytes
@@ -57,6 +56,8 @@ def save_progress(folder: Path, collector: RolloutCollector, totals: CaptureTota
         arrays = collector.save_state()
     except CapabilityError:
         return False
+    from safetensors.numpy import save  # not before a capture is under way
+
     tensors = {name: np.array(array, order="C") for name, array in arrays.items()}
     text = json.dumps({"totals": asdict(totals), "request": dict(request)})
     atomic_write_bytes(folder / STATE_FILE, save(tensors, metadata={"progress": text}))

@@ -211,6 +211,18 @@ def test_old_samples_as_transitions() -> None:
     assert wide.spec.action_dim == 9
 
 
+def test_old_samples_with_a_superfluous_axis() -> None:
+    flat = legacy_sample()
+    tall = legacy_sample(rewards=flat.rewards[:, None], value_preds=flat.value_preds[:, None])
+    arrays = pad_trajectories(transitions_from_samples([tall]))
+    np.testing.assert_array_equal(arrays.rewards[:, 0], flat.rewards)
+    assert arrays.next_values is not None
+    np.testing.assert_array_equal(arrays.next_values[:, 0], flat.value_preds[1:])
+    wide = legacy_sample(rewards=np.ones((3, 2), np.float32))
+    with pytest.raises(DataError, match=r"column 'rewards' has rows of shape \(2,\), expected scalars"):
+        pad_trajectories(transitions_from_samples([wide]))
+
+
 def test_zeros_throughout_are_absent() -> None:
     zeros = {"old_log_probs": np.zeros(3, np.float32), "value_preds": np.zeros(4, np.float32)}
     table = transitions_from_samples([legacy_sample(**zeros), legacy_sample(**zeros)])

@@ -295,6 +295,13 @@ def pad_trajectories(dataset: TransitionDataset, trajectories: NDArray[Any] | No
         column = gathered.pop(name, None)
         if column is None:
             return None
+        if name in STEP_COLUMNS and name != "action_mask":  # an old file may hold (T, 1) for (T,)
+            if column.size != len(column):
+                msg = (
+                    f"dataset {dataset.label!r}: column {name!r} has rows of shape {column.shape[1:]}, expected scalars"
+                )
+                raise DataError(msg)
+            column = column.reshape(len(column))
         out = np.full((longest, len(chosen), *column.shape[1:]), fill, column.dtype)
         out[valid] = column
         return out

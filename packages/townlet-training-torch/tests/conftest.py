@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,11 @@ from townlet_training_core.config.models import (
 from townlet_training_core.evaluation.service import EvaluationService
 from townlet_training_core.evaluation.suite import suite_from_config
 from townlet_training_core.promotion.manager import PromotionServiceAdapter
+from townlet_training_core.replay.convert import samples_from_transitions
 from townlet_training_core.replay.service import ReplayService
+from townlet_training_core.replay.spec import DataSpec
+from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout
+from townlet_training_core.rollout.capture import RolloutCollector
 from townlet_training_core.rollout.service import RolloutCaptureService
 from townlet_training_core.runs import RunDirectory
 from townlet_training_core.services import TrainingServices
@@ -237,6 +242,35 @@ class Workshop:
             resume=resume,
             stop=stop or threading.Event(),
         )
+
+    def write(self, policy: Any, *, name: str, steps: int = 24, spoil: Any = None) -> Path:
+        simulation = self.make(num_envs=4)
+        arrays = RolloutCollector(simulation, policy, steps=steps, seed=5).collect()
+        table: Transitions = transitions_from_rollout(arrays, DataSpec.from_simulation(simulation.spec), label=name)
+        folder = self.root / name
+        folder.mkdir()
+        entries = []
+        for number, sample in enumerate(samples_from_transitions(table)):
+            stem = folder / f"sample_{number:03d}"
+            if spoil is not None:
+                spoil(sample)
+            extras: dict[str, Any] = dict(sample.extras)
+            np.savez(
+                stem.with_suffix(".npz"),
+                map=sample.map,
+                features=sample.features,
+                actions=sample.actions,
+                old_log_probs=sample.old_log_probs,
+                value_preds=sample.value_preds,
+                rewards=sample.rewards,
+                dones=sample.dones,
+                **extras,
+            )
+            stem.with_suffix(".json").write_text(json.dumps(sample.metadata))
+            entries.append({"sample": stem.with_suffix(".npz").name, "meta": stem.with_suffix(".json").name})
+        manifest: Path = folder / "manifest.json"
+        manifest.write_text(json.dumps({"samples": entries}))
+        return manifest
 
 
 class StopAfter(threading.Event):

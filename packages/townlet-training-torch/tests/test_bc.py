@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from townlet_training_core.config.requests import BCRequest
-from townlet_training_core.errors import CapabilityError, DataError, InterruptedRunError
+from townlet_training_core.errors import CapabilityError, DataError, InterruptedRunError, NonFiniteError
 from townlet_training_core.files import sha256_file
 from townlet_training_core.policy.exported import ExportedPolicy
+from townlet_training_core.policy.scripted import ScriptedPolicy
 from townlet_training_torch.bc import BCStrategy
 from townlet_training_torch.checkpoint import read_snapshot
 from townlet_training_torch.cloning import CloningData
@@ -145,3 +146,51 @@ def test_without_expert_and_manifest_nothing_can_be_cloned(workshop: Any) -> Non
     workshop.use(task="identity", expert=False)
     with pytest.raises(CapabilityError, match="no scripted expert to clone"):
         BCStrategy().prepare(workshop.context(workshop.config()), BCRequest())
+
+
+def test_stored_captures_are_cloned_without_the_simulation(workshop: Any) -> None:
+    workshop.use(task="masked")
+    manifest = workshop.write(ScriptedPolicy(), name="captures", steps=64)
+    workshop.make = None  # nothing may ask for it
+    context = workshop.context(workshop.config(bc={"epochs": 12, "learning_rate": 1e-2}))
+    request = BCRequest(manifest=manifest)
+    BCStrategy().prepare(context, request)
+    result = BCStrategy().run(context, request)
+    assert result.manifest == str(manifest)
+    assert result.val_accuracy == 1.0
+
+
+def test_dagger_on_stored_captures_is_refused(workshop: Any) -> None:
+    workshop.use(task="identity")
+    manifest = workshop.write(ScriptedPolicy(), name="captures")
+    context = workshop.context(workshop.config(bc={"dagger_rounds": 1, "epochs": 1}))
+    with pytest.raises(CapabilityError, match="DAgger rounds need data captured from the simulation"):
+        BCStrategy().run(context, BCRequest(manifest=manifest))
+
+
+def test_nan_in_the_observations_is_named(workshop: Any) -> None:
+    workshop.use(task="identity")
+
+    def spoil(sample: Any) -> None:
+        sample.features[2, 1] = np.inf
+
+    manifest = workshop.write(ScriptedPolicy(), name="spoilt", spoil=spoil)
+    with pytest.raises(NonFiniteError, match=r"BC features contained NaN/inf \(dataset=.*manifest.json, batch=0\)"):
+        BCStrategy().run(workshop.context(workshop.config()), BCRequest(manifest=manifest))
+
+
+def test_normalisers_are_primed_with_the_training_rows(workshop: Any) -> None:
+    workshop.use(task="identity")
+    config = workshop.config(ppo={"normalize_observations": True, "normalize_returns": True}, bc={"epochs": 1})
+    context = workshop.context(config)
+    result = BCStrategy().run(context, BCRequest())
+    tensors = read_snapshot(context.run.path / str(result.checkpoint)).tensors
+    data = CloningData(context, None)
+    rows = data.arrays.observations["features"][data.training]
+    np.testing.assert_allclose(tensors["normaliser.features_mean"], rows.mean(axis=0), atol=1e-6)
+    assert tensors["normaliser.features_count"] == len(rows)
+    # Value targets are in units of the discounted return's deviation.
+    plain = CloningData(workshop.context(workshop.config()), None)
+    network = build_network(describe(data.spaces, config.network))
+    scaled, raw = (d.rows(network, d.training).columns["returns"].abs().mean() for d in (data, plain))
+    assert scaled < raw

@@ -21,9 +21,6 @@ from townlet_training_core.errors import (
 from townlet_training_core.files import sha256_file
 from townlet_training_core.policy.random import RandomPolicy
 from townlet_training_core.policy.scripted import ScriptedPolicy
-from townlet_training_core.replay.convert import samples_from_transitions
-from townlet_training_core.replay.spec import DataSpec
-from townlet_training_core.replay.transitions import Transitions, transitions_from_rollout
 from townlet_training_core.rollout.capture import RolloutCollector
 from townlet_training_core.streams import generator, stream_seed
 from townlet_training_torch.checkpoint import read_snapshot
@@ -320,39 +317,9 @@ def test_in_run_evaluation_equals_that_of_the_saved_policy(workshop: Any) -> Non
     assert fresh.evaluate(saved, label="again").summary.mean.estimate == logged[-1]["return_mean"]
 
 
-def _write(workshop: Any, policy: Any, *, name: str, steps: int = 24, spoil: Any = None) -> Path:
-    simulation = workshop.make(num_envs=4)
-    arrays = RolloutCollector(simulation, policy, steps=steps, seed=5).collect()
-    table: Transitions = transitions_from_rollout(arrays, DataSpec.from_simulation(simulation.spec), label=name)
-    folder = workshop.root / name
-    folder.mkdir()
-    entries = []
-    for number, sample in enumerate(samples_from_transitions(table)):
-        stem = folder / f"sample_{number:03d}"
-        if spoil is not None:
-            spoil(sample)
-        extras: dict[str, Any] = dict(sample.extras)
-        np.savez(
-            stem.with_suffix(".npz"),
-            map=sample.map,
-            features=sample.features,
-            actions=sample.actions,
-            old_log_probs=sample.old_log_probs,
-            value_preds=sample.value_preds,
-            rewards=sample.rewards,
-            dones=sample.dones,
-            **extras,
-        )
-        stem.with_suffix(".json").write_text(json.dumps(sample.metadata))
-        entries.append({"sample": stem.with_suffix(".npz").name, "meta": stem.with_suffix(".json").name})
-    manifest: Path = folder / "manifest.json"
-    manifest.write_text(json.dumps({"samples": entries}))
-    return manifest
-
-
 def test_stored_data_without_log_probabilities_is_refused_unless_they_are_recomputed(workshop: Any) -> None:
     workshop.use(task="identity")
-    manifest = _write(workshop, ScriptedPolicy(), name="scripted")
+    manifest = workshop.write(ScriptedPolicy(), name="scripted")
     context = workshop.context(workshop.config())
     with pytest.raises(DataError, match="no log-probabilities"):
         PPOStrategy().prepare(context, PPORequest(mode="replay", manifest=manifest))
@@ -369,7 +336,7 @@ def test_stored_data_without_log_probabilities_is_refused_unless_they_are_recomp
 def test_mixed_mode_trains_on_both(workshop: Any) -> None:
     workshop.use(task="identity")
     network = build_network(describe(workshop.make().spec, workshop.config().network))
-    manifest = _write(workshop, TorchPolicy(network), name="own")
+    manifest = workshop.write(TorchPolicy(network), name="own")
     config = workshop.config(ppo={"iterations": 1, "mini_batch_size": 512, "num_epochs": 1})
     result = PPOStrategy().run(workshop.context(config), PPORequest(mode="mixed", manifest=manifest))
     assert result.data_mode == "mixed"
@@ -379,7 +346,7 @@ def test_mixed_mode_trains_on_both(workshop: Any) -> None:
 
 def test_stored_expert_decisions_feed_the_bc_loss(workshop: Any) -> None:
     workshop.use(task="identity", expert=True)
-    manifest = _write(workshop, ScriptedPolicy(), name="scripted")
+    manifest = workshop.write(ScriptedPolicy(), name="scripted")
     workshop.use(task="identity", expert=False)
     config = workshop.config(ppo={"learning_rate": 1e-2, "iterations": 6})
     PPOStrategy().run(workshop.context(config), PPORequest(manifest=manifest, bc_weight=1.0))
@@ -394,7 +361,7 @@ def test_nan_in_the_data_is_named(workshop: Any) -> None:
     def spoil(sample: Any) -> None:
         sample.rewards[3] = np.nan
 
-    manifest = _write(workshop, TorchPolicy(network), name="spoilt", spoil=spoil)
+    manifest = workshop.write(TorchPolicy(network), name="spoilt", spoil=spoil)
     with pytest.raises(NonFiniteError, match=r"PPO advantages contained NaN/inf \(dataset=.*, batch=0\)"):
         PPOStrategy().run(workshop.context(workshop.config()), PPORequest(mode="replay", manifest=manifest))
 
@@ -426,6 +393,20 @@ def test_a_checkpoint_of_another_network_is_explained(workshop: Any) -> None:
     context = workshop.context(workshop.config(network={"hidden_dim": 32}), name="large")
     with pytest.raises(CheckpointError, match=r"\(16,\).*\(32,\).*hidden_dim=16"):
         PPOStrategy().prepare(context, PPORequest(init_from=first.run.path))
+
+
+def test_a_checkpoint_of_other_actions_is_refused(workshop: Any) -> None:
+    workshop.use(task="identity")
+    first = workshop.context(workshop.config(), name="first")
+    result = PPOStrategy().run(first, PPORequest(iterations=1))
+    path = first.run.path / str(result.checkpoint)
+    text = (path / "policy.json").read_text().replace("north", "up")
+    export = workshop.root / "export"
+    export.mkdir()
+    (export / "policy.json").write_text(text)
+    (export / "policy.safetensors").write_bytes((path / "policy.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="ids would mean other actions"):
+        PPOStrategy().prepare(workshop.context(workshop.config(), name="second"), PPORequest(init_from=export))
 
 
 def test_warm_start_begins_with_the_checkpoints_weights(workshop: Any) -> None:

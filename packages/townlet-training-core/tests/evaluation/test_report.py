@@ -75,6 +75,10 @@ def make_run(tmp_path: Path, fake_town: Any, dial_policy: Any) -> MakeRun:
             {"cycle": 1, "mode": "ppo", "loss_total": 0.1, "bc_weight": 0.5, "anneal_loss_flag": True},
             {"cycle": 2, "mode": "ppo", "loss_total": 0.3, "bc_weight": 0.0, "rolled_back": True},
         ]
+        run.write_result(
+            "comparisons/01-ppo", comparisons[0].model_copy(update={"baseline": "start"}).model_dump(mode="json")
+        )
+        (run.results / "anneal_results.json").write_text(json.dumps(stages))
         run.write_result("anneal", {"stages": stages, "status": "HOLD"})
         actions = {name: {"precision": 1.0} for name in ("rest", "work")}
         confusion = {"accuracy": 0.9, "samples": 20, "actions": actions, "confusion": [[9, 0, 1], [0, 0, 0], [1, 0, 9]]}
@@ -163,6 +167,7 @@ def test_the_numbers_are_those_of_the_run(make_run: MakeRun) -> None:
     assert [result.label for result in record.evaluations] == ["random", "expert", "final"]
     assert f'<td class="n">{number(final.summary.mean.estimate)}</td>' in text
     assert "final minus random" in text
+    assert "final minus start" in text
     assert '<th scope="row">request.mode</th><td>rollout</td>' in text
     assert '<th scope="row">numpy</th><td>2.0</td>' in text
     assert "request.init_from" not in text
@@ -234,7 +239,7 @@ def test_a_resumed_epoch_counts_once(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("name", ["broken", "evaluation/broken"])
-@pytest.mark.parametrize("text", ["{", "[]", '{"confusion": [[1]]}', '{"policy_hash": "", "returns": []}'])
+@pytest.mark.parametrize("text", ["{", "3", '{"confusion": [[1]]}', '{"policy_hash": "", "returns": []}'])
 def test_corrupt_results_are_named(make_run: MakeRun, name: str, text: str) -> None:
     run = make_run(epochs=2)
     (run.results / f"{name}.json").write_text(text)

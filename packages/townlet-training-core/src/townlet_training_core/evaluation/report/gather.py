@@ -114,7 +114,12 @@ def _collect(
     evaluations, confusions, judged = [], [], []
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
         key = path.relative_to(folder).with_suffix("").as_posix()
-        payload = _object(path)
+        payload = _json(path)
+        if isinstance(payload, list):
+            continue  # the predecessor's list of stages; anneal.json has them too
+        if not isinstance(payload, dict):
+            msg = f"{str(path)!r} holds {type(payload).__name__}, expected an object"
+            raise ArtifactError(msg)
         if "policy_hash" in payload and "returns" in payload:
             evaluations.append(read_result(path))
         elif "pass_streak" in payload and "lower_bound" in payload:
@@ -196,16 +201,12 @@ def _in_order(found: Sequence[EvaluationResult]) -> list[EvaluationResult]:
     return sorted(found, key=lambda result: (known.index(result.label) if result.label in known else 2.5, result.label))
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> Any:
     try:
-        payload = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         msg = f"cannot read {str(path)!r}: {error}"
         raise ArtifactError(msg) from error
-    if not isinstance(payload, dict):
-        msg = f"{str(path)!r} holds {type(payload).__name__}, expected an object"
-        raise ArtifactError(msg)
-    return payload
 
 
 def _record(model: type[RecordT], path: Path) -> RecordT:

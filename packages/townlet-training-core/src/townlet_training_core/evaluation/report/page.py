@@ -249,7 +249,7 @@ def _anneal(runs: Sequence[RunRecord]) -> str:
                     _text(stage.get("mode")),
                     _text(stage.get("bc_weight")),
                     gate,
-                    _text(stage.get("loss_total", stage.get("loss"))),
+                    _text(stage.get("loss") if stage.get("loss_total") is None else stage["loss_total"]),
                     ", ".join(flags),
                     outcome,
                 ]

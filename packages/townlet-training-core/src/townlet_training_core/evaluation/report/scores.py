@@ -107,11 +107,17 @@ def _confusion(run: RunRecord, confusion: Confusion) -> str:
 
 
 def _comparisons(run: RunRecord) -> list[PairedComparison]:
-    found = run.results.get("scoreboard", {}).get("comparisons")
-    try:
-        return [PairedComparison.model_validate(item) for item in found or ()]
-    except (ValidationError, TypeError):
-        return []  # a scoreboard of another version: its evaluations are shown anyway
+    """Take the comparisons of the scoreboard and those between stages."""
+    listed = run.results.get("scoreboard", {}).get("comparisons")
+    payloads = [*(listed if isinstance(listed, list) else ())]
+    payloads += [payload for name, payload in run.results.items() if name.startswith("comparisons/")]
+    found = []
+    for payload in payloads:
+        try:
+            found.append(PairedComparison.model_validate(payload))
+        except ValidationError:
+            continue  # of another version: the evaluations are shown anyway
+    return found
 
 
 def _label(run: RunRecord, result: EvaluationResult, runs: Sequence[RunRecord]) -> str:

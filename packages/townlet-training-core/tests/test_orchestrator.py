@@ -118,3 +118,11 @@ def test_a_failing_run_is_marked_and_unlocked(tmp_path: Path) -> None:
 
 def test_a_plugins_strategy_satisfies_the_protocol() -> None:
     assert isinstance(Interruptible(), TrainingStrategy)
+
+
+def test_starting_from_a_runs_folder_means_the_run_that_was_latest_before(tmp_path: Path) -> None:
+    trainer = TrainingOrchestrator(CONFIG, runs_dir=tmp_path)
+    trainer.run("counting", run_id="one", steps=4)
+    trainer.run("counting", run_id="two", steps=4, init_from=tmp_path)
+    assert RunDirectory.read(tmp_path).run_id == "two"
+    assert RunDirectory.read(tmp_path / "two").manifest()["parent"] == str(tmp_path / "one")

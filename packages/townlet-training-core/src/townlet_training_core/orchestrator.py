@@ -15,7 +15,7 @@ from townlet_training_core.config.requests import TrainingRequest
 from townlet_training_core.dto.results import TrainingResultBase
 from townlet_training_core.errors import ConfigurationError, InterruptedRunError
 from townlet_training_core.registry import make_strategy
-from townlet_training_core.runs import RunDirectory, describe_environment, new_run_id
+from townlet_training_core.runs import RunDirectory, describe_environment, latest_run, new_run_id
 from townlet_training_core.strategy import PreparationContext, TrainingContext, TrainingStrategy
 from townlet_training_core.telemetry.events import NullProgress, Progress, TelemetrySink
 from townlet_training_core.telemetry.tensorboard import open_telemetry, require_tensorboard
@@ -82,9 +82,12 @@ class TrainingOrchestrator:
         """
         chosen = make_strategy(strategy) if isinstance(strategy, str) else strategy
         asked = request or validated(chosen.request_type, fields, source=f"request of {chosen.name!r}")
-        if asked.init_from is not None and not asked.init_from.exists():
-            msg = f"init_from={str(asked.init_from)!r} does not exist"
-            raise ConfigurationError(msg)
+        if asked.init_from is not None:
+            if not asked.init_from.exists():
+                msg = f"init_from={str(asked.init_from)!r} does not exist"
+                raise ConfigurationError(msg)
+            # A runs folder means its latest run: that of now, because the new run will be the latest.
+            asked = asked.model_copy(update={"init_from": latest_run(asked.init_from)})
         chosen.prepare(PreparationContext(config=self.config, services=self.services), asked)
         with RunDirectory.create(self.runs_dir, run_id=run_id or new_run_id(chosen.name)) as run:
             run.write_manifest(self._manifest(chosen, asked))

@@ -27,7 +27,7 @@ from typing import IO, Any
 from townlet_training_core.errors import ArtifactError, RunDirectoryError
 from townlet_training_core.files import atomic_write_json, atomic_write_text
 
-__all__ = ["RUN_SCHEMA_VERSION", "RunDirectory", "describe_environment", "list_runs", "new_run_id"]
+__all__ = ["RUN_SCHEMA_VERSION", "RunDirectory", "describe_environment", "latest_run", "list_runs", "new_run_id"]
 
 RUN_SCHEMA_VERSION = 1
 
@@ -116,9 +116,7 @@ class RunDirectory:
     @classmethod
     def read(cls, path: Path) -> RunDirectory:
         """Open an existing run for reading; ``path`` may be a runs folder, which means its latest run."""
-        pointer = path / "latest"
-        if pointer.is_file():
-            path = path / pointer.read_text(encoding="utf-8").strip()
+        path = latest_run(path)
         if not (path / "run.json").is_file():
             msg = f"{str(path)!r} is not a run directory: it has no run.json"
             raise RunDirectoryError(msg)
@@ -156,6 +154,12 @@ class RunDirectory:
         """Read ``results/<name>.json``, or return ``None`` when it is not there."""
         target = self.results / f"{name}.json"
         return _read_object(target) if target.is_file() else None
+
+
+def latest_run(path: Path) -> Path:
+    """Return the latest run of a runs folder, or ``path`` itself when it is none."""
+    pointer = path / "latest"
+    return path / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else path
 
 
 def list_runs(root: Path) -> Iterator[RunDirectory]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from reference.errands import expert_action
+from reference.observations import features, map_around
 from reference.play import Town
 from townlet_sim import columns as c
 from townlet_sim.config import TownConfig
@@ -19,6 +20,7 @@ __all__ = ["NAMES", "Disagreement", "differences", "play"]
 NAMES = tuple(action.name for action in ACTIONS)
 _BUSY = ("free", "using", "eating", "sleeping", "napping")
 _SHIFTS = ("pre", "on_time", "late", "absent", "post")
+_PRECISION = 1e-6
 _KINDS = ("price_spike", "blackout", "outage", "arranged_meet")
 
 Chooser = Callable[[list[list[bool]], list[int]], list[int]]
@@ -64,6 +66,7 @@ def _of_agent(town: Town, slot: int) -> Iterator[tuple[str, Any]]:
     yield "hint", agent.hint
     yield "last_action", agent.last_action
     yield "last_ok", agent.last_ok
+    yield "last_ticks", agent.last_ticks
     yield "ctx_reset", agent.ctx_reset
     yield "invalid", agent.invalid
     yield "ties", [None if t is None else (t.other, t.trust, t.familiarity, t.rivalry) for t in agent.ties]
@@ -114,6 +117,7 @@ def _of_engine_agent(sim: TownBatch, b: int, slot: int) -> Iterator[tuple[str, A
     yield "hint", NAMES[i[c.HINT]]
     yield "last_action", NAMES[i[c.LAST_ACTION]]
     yield "last_ok", bool(i[c.LAST_OK])
+    yield "last_ticks", i[c.LAST_TICKS]
     yield "ctx_reset", bool(i[c.CTX_RESET])
     yield "invalid", bool(i[c.INVALID])
     others, ties = sim.arrays.tie_other[b, slot].tolist(), sim.arrays.tie[b, slot].tolist()
@@ -174,6 +178,27 @@ def _compare(where: str, engine: dict[str, Any], reference: dict[str, Any]) -> l
     ]
 
 
+def _observation_differences(sim: TownBatch, rows: Any, b: int, town: Town) -> list[str]:
+    """What differs in what agents see: maps exactly, features to the precision of 32-bit floats."""
+    found = []
+    for agent in town.agents:
+        row, variant = b * len(town.agents) + agent.slot, town.config.observation
+        seen = rows.observations["features"][row].tolist()
+        expected = features(town, agent, variant=variant) if agent.alive else dict.fromkeys(sim.spec.feature_names, 0.0)
+        if set(expected) != set(sim.spec.feature_names):
+            found.append(f"features: {sorted(set(expected) ^ set(sim.spec.feature_names))} are on one side only")
+        for name, value in zip(sim.spec.feature_names, seen, strict=True):
+            if abs(value - expected.get(name, 0.0)) > _PRECISION:
+                found.append(f"agent {agent.slot} feature {name}: engine {value!r}, reference {expected.get(name)!r}")
+        layers = map_around(town, agent, variant=variant) if agent.alive else {}
+        for number, name in enumerate(sim.spec.map_channels):
+            shown = rows.observations["map"][row, number].tolist()
+            nothing = [[0] * len(line) for line in shown]
+            if shown != layers.get(name, nothing):
+                found.append(f"agent {agent.slot} channel {name}: engine {shown}, reference {layers.get(name)}")
+    return found
+
+
 def _step_differences(sim: TownBatch, rows: Any, b: int, town: Town, *, stepped: bool) -> list[str]:
     """What differs in what a step reports."""
     count = len(town.agents)
@@ -207,7 +232,13 @@ def _step_differences(sim: TownBatch, rows: Any, b: int, town: Town, *, stepped:
 
 
 def play(
-    config: TownConfig, choose: Chooser, *, seeds: list[int], ticks: int, reference_config: TownConfig | None = None
+    config: TownConfig,
+    choose: Chooser,
+    *,
+    seeds: list[int],
+    ticks: int,
+    reference_config: TownConfig | None = None,
+    observe_every: int = 25,
 ) -> Town:
     """Play engine (one batch) and reference (town after town) side by side.
 
@@ -217,6 +248,8 @@ def play(
         Takes the masks and expert actions of a town, returns the actions to play.
     reference_config:
         Options of the reference where they shall differ.
+    observe_every:
+        Ticks between comparisons of observations (they take the reference longer than a tick does).
 
     Returns
     -------
@@ -237,6 +270,8 @@ def play(
     for tick in range(ticks + 1):
         for b, town in enumerate(towns):
             found = _step_differences(sim, rows, b, town, stepped=tick > 0) + differences(sim, b, town)
+            if not found and tick % observe_every == 0:
+                found = _observation_differences(sim, rows, b, town)
             if found:
                 shown = "\n".join(found[:12])
                 msg = f"seed {seeds[b]}, after {tick} ticks, {len(found)} differences:\n{shown}"

@@ -7,7 +7,7 @@ from math import inf
 
 from reference.world import STEPS, Agent, World
 
-__all__ = ["can", "expert_action", "weigh_errands"]
+__all__ = ["can", "expert_action", "place_of", "weigh_errands"]
 
 
 def can(world: World, agent: Agent, action: str, *, acting: bool) -> bool:
@@ -61,17 +61,17 @@ def weigh_errands(world: World, agents: Sequence[Agent]) -> None:
 
 def _food(world: World, agent: Agent, *, emergency: bool) -> str | None:
     economy, expert = world.config.economy, world.config.expert
-    power = world.perturbation != "blackout"
     shop = agent.wallet >= economy.ingredients_cost * world.price
-    cook = "cook" if power else None
-    cook_or_shop = cook if agent.ingredients > 0 else "shop" if shop else None
+    own_kitchen = "cook" if agent.ingredients > 0 else "shop" if shop else None
+    if world.perturbation == "blackout":
+        own_kitchen = None
     if agent.portions > 0:
         return "eat"
-    if not emergency and agent.wallet < expert.cook_baskets * economy.basket and power and cook_or_shop:
-        return cook_or_shop
+    if not emergency and agent.wallet < expert.cook_baskets * economy.basket and own_kitchen:
+        return own_kitchen
     if agent.wallet >= economy.meal_cost * world.price:
         return "cafe"
-    return cook_or_shop
+    return own_kitchen
 
 
 def _due(world: World, agent: Agent) -> bool:
@@ -116,7 +116,7 @@ def _weigh(world: World, agent: Agent) -> None:
         candidates.append(("sleep", weights.energy_weight, 1 - agent.energy, times.sleep_ticks))
     agent.errand, best = "idle", 0.0
     for errand, weight, deficit, time in candidates:
-        exists = errand == "eat" or _place(world, agent, errand) is not None
+        exists = errand == "eat" or place_of(world, agent, errand) is not None
         hurried = errand != "sleep" and _path(world, agent, errand) + time > _spare(world, agent)
         if hurried or not exists:
             continue
@@ -134,7 +134,7 @@ def _spare(world: World, agent: Agent) -> float:
     return ahead - world.dist(agent.site, agent.tile) - world.config.expert.early_ticks
 
 
-def _place(world: World, agent: Agent, errand: str) -> int | None:
+def place_of(world: World, agent: Agent, errand: str) -> int | None:
     if errand in {"idle", "sleep"}:
         return agent.bed
     if errand == "work":
@@ -144,7 +144,7 @@ def _place(world: World, agent: Agent, errand: str) -> int | None:
 
 
 def _path(world: World, agent: Agent, errand: str) -> int:
-    place = _place(world, agent, errand)
+    place = place_of(world, agent, errand)
     return 0 if place is None else world.dist(place, agent.tile)
 
 
@@ -157,7 +157,7 @@ def _reached(world: World, agent: Agent) -> bool:
 def _hint(world: World, agent: Agent) -> None:
     agent.reached = _reached(world, agent)
     agent.hint = "stay"
-    place = _place(world, agent, agent.errand)
+    place = place_of(world, agent, agent.errand)
     if place is None:
         return
     here = world.dist(place, agent.tile)

@@ -36,7 +36,7 @@ class Town(World):
         asked = [_NAMES[action] for action in actions]
         for agent in self.agents:
             agent.acted = agent.ctx_reset = False
-            agent.invalid = not self._published[agent.slot][actions[agent.slot]]
+            agent.invalid = agent.alive and not self._published[agent.slot][actions[agent.slot]]
             agent.worked_last, agent.worked = agent.worked, False
             agent.covering = agent.covered = False
             agent.paid = agent.docked = agent.bonus = agent.penalty = agent.avoidance = 0.0
@@ -139,15 +139,17 @@ class Town(World):
             agent.y, agent.x = self.best_free_tile(cafe)
             agent.ctx_reset = True
             agent.acted = True
-            agent.last_action, agent.last_ok = "stay", False
+            agent.last_action, agent.last_ok, agent.last_ticks = "stay", False, 1
         self.emit(a.slot, "arranged_meet", other=b.slot, thing=cafe, value=rivalry)
 
     # -- 2. actions --------------------------------------------------------------------------------------------
 
     def _act(self, asked: list[str]) -> None:
         count = len(self.agents)
-        lost = [agent.invalid or agent.acted for agent in self.agents]  # acted: brought to a meeting
-        names = ["stay" if gone else name for gone, name in zip(lost, asked, strict=True)]
+        names = ["stay" if agent.invalid else name for agent, name in zip(self.agents, asked, strict=True)]
+        for agent in self.agents:
+            if agent.acted:  # brought to a meeting: it neither acts nor lets anybody pass
+                names[agent.slot], agent.invalid = "lost", False
         for k in range(count):
             agent = self.agents[(self.tick + k) % count]
             if not agent.alive or agent.acted:
@@ -156,6 +158,7 @@ class Town(World):
             name = names[agent.slot]
             agent.last_action = name
             agent.last_ok = False
+            agent.last_ticks = 1
             if agent.invalid or not can(self, agent, name, acting=True):
                 continue
             agent.last_ok = True
@@ -164,6 +167,8 @@ class Town(World):
             else:
                 play: Callable[[Agent], None] = getattr(self, "_do_" + name)
                 play(agent)
+                if agent.last_ok and name in {"use", "eat", "share", "sleep"} and agent.busy != "free":
+                    agent.last_ticks = agent.left
 
     def _move(self, agent: Agent, name: str, names: list[str]) -> None:
         there = (agent.y + STEPS[name][0], agent.x + STEPS[name][1])
@@ -175,10 +180,10 @@ class Town(World):
         back = OPPOSITE[name]
         if not other.acted and names[other.slot] == back and can(self, other, back, acting=True):
             other.acted = True
-            other.last_action, other.last_ok = back, True
+            other.last_action, other.last_ok, other.last_ticks = back, True, 1
             self._set_off(agent)
             self._set_off(other)
-        elif other.busy in {"eating", "sleeping", "napping"} or (other.idle and names[other.slot] == "stay"):
+        elif other.busy in {"eating", "sleeping", "napping"} or (other.idle and names[other.slot] in {"stay", "work"}):
             self._set_off(agent)  # the other lets it pass
         else:
             agent.last_ok = False

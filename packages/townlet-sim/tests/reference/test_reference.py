@@ -82,6 +82,13 @@ def test_play_agrees_in_every_social_stage(stage: str) -> None:
     play(TownConfig.model_validate(options), randomly(3, expert_share=0.5), seeds=[5], ticks=150)
 
 
+@pytest.mark.parametrize("variant", ["hybrid", "full", "compact"])
+def test_every_variant_shows_what_is_there(variant: str) -> None:
+    options = RARE_THINGS_OFTEN.model_dump() | {"observation": variant}
+
+    play(TownConfig.model_validate(options), randomly(4, expert_share=0.7), seeds=[6], ticks=240, observe_every=8)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -111,10 +118,10 @@ def test_one_changed_constant_is_seen(path: str, value: float) -> None:
 def test_2000_ticks_of_20_seeds_agree(who: str, first: int) -> None:
     choose = {"expert": expert, "random": randomly(first), "mixed": randomly(first, expert_share=0.8)}[who]
 
-    play(TownConfig(), choose, seeds=list(range(first, first + 5)), ticks=2000)
+    play(TownConfig(), choose, seeds=list(range(first, first + 5)), ticks=2000, observe_every=100)
 
 
 @pytest.mark.deep
 @pytest.mark.timeout(3000)
 def test_2000_ticks_of_rare_things_agree() -> None:
-    play(RARE_THINGS_OFTEN, randomly(9, expert_share=0.8), seeds=list(range(5)), ticks=2000)
+    play(RARE_THINGS_OFTEN, randomly(9, expert_share=0.8), seeds=list(range(5)), ticks=2000, observe_every=100)

@@ -139,6 +139,7 @@ class Agent:
     # last action
     last_action: str = "stay"
     last_ok: bool = False
+    last_ticks: int = 0
     ctx_reset: bool = True
     # this tick
     acted: bool = False
@@ -297,8 +298,10 @@ class World:
         self.starved = 0
         layout = self.layouts[self.map_number]
         self.things = [Thing(i, thing.type, thing.y, thing.x) for i, thing in enumerate(layout.objects)]
+        invalid = [agent.invalid for agent in self.agents] or [False] * config.agents  # of the last step
         self.agents = [self._blank(slot) for slot in range(config.agents)]
         for agent in self.agents:
+            agent.invalid = invalid[agent.slot]
             self._draw_needs(agent)
         for agent in self.agents:
             self._place(agent)

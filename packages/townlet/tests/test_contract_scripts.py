@@ -19,9 +19,9 @@ from townlet.config import SimulationConfig
 from townlet.policy.models import torch_available
 from townlet.policy.replay import ReplayDataset, ReplayDatasetConfig
 from townlet.scripts import promotion_evaluate, run_anneal_rehearsal, run_training
-from townlet.scripts._arguments import parser, run
 from townlet.scripts.cli import app, script_names
 from townlet.scripts.validate_ppo_telemetry import validate_logs
+from townlet_training_core.cli.flags import parser, run
 
 needs_torch = pytest.mark.skipif(not torch_available(), reason="needs torch")
 

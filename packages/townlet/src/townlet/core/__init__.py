@@ -2,7 +2,7 @@
 
 from pkgutil import extend_path
 
-from townlet.core.registry import FactoryRegistry, policy_registry, telemetry_registry
+from townlet_sim.old_loop import FactoryRegistry, policy_registry, telemetry_registry
 
 __path__ = extend_path(__path__, __name__)
 

@@ -43,6 +43,6 @@ def __getattr__(name: str) -> Any:
 
 def resolve_policy_backend(provider: str | None = None, **kwargs: Any) -> Any:
     """Make the backend of ``provider`` (``DEFAULT_POLICY_PROVIDER`` when absent) from the policy registry."""
-    from townlet.core.registry import policy_registry
+    from townlet_sim.old_loop import policy_registry
 
     return policy_registry().resolve(provider or DEFAULT_POLICY_PROVIDER, **kwargs)

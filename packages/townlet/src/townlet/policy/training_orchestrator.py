@@ -9,7 +9,6 @@ from typing import Any
 
 from townlet.policy.training.orchestrator import TrainingOrchestrator
 from townlet.policy.training.services import DEFAULT_REPLAY_MANIFEST
-from townlet.policy.training.strategies.anneal import plain_summary
 from townlet.policy.training.strategies.bc import BCStrategy
 from townlet_training_core.dto.results import PPO_TELEMETRY_VERSION
 from townlet_training_core.promotion.manager import PromotionManager
@@ -158,6 +157,8 @@ class PolicyTrainingOrchestrator:
             max_log_entries=max_log_entries,
             device_str=device_str,
         )
+        from townlet_training_torch.legacy_anneal import plain_summary
+
         return plain_summary(result)
 
     def run_anneal(

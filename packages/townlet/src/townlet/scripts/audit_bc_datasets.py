@@ -1,18 +1,9 @@
 """Check cloning datasets against their checksums."""
 
-from __future__ import annotations
-
-import argparse
-
-from townlet.scripts._arguments import emit, script
-from townlet_training_core.replay.curation import audit
+from townlet_training_core.cli.flags import run
+from townlet_training_core.cli.old_scripts import audit_bc_datasets as main
 
 __all__ = ["main"]
 
-
-@script("--versions:path=data/bc_datasets/versions.json --exit-on-failure")
-def main(args: argparse.Namespace) -> int:
-    """Run the script."""
-    report = audit(args.versions)
-    emit(report.model_dump(mode="json"))
-    return int(args.exit_on_failure and report.failures > 0)
+if __name__ == "__main__":
+    run(main)

@@ -10,7 +10,7 @@ from typing import Any
 from townlet.config import load_config
 from townlet.policy.metrics import compute_sample_metrics
 from townlet.policy.training.services import RolloutCaptureService
-from townlet.scripts._arguments import say, script
+from townlet_training_core.cli.flags import say, script
 from townlet_training_core.errors import DataError
 from townlet_training_core.files import atomic_write_json
 from townlet_training_core.replay.manifest import write_manifest

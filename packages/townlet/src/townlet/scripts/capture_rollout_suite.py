@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from townlet.scripts._arguments import say, script
+from townlet_training_core.cli.flags import say, script
 
 __all__ = ["main", "run_capture"]
 

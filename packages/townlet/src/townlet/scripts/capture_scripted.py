@@ -9,7 +9,7 @@ from townlet.config import load_config
 from townlet.policy.replay import frames_to_replay_sample
 from townlet.policy.scenario_utils import apply_scenario, has_agents, seed_default_agents
 from townlet.policy.scripted import ScriptedPolicyAdapter, get_scripted_policy
-from townlet.scripts._arguments import say, script
+from townlet_training_core.cli.flags import say, script
 from townlet_training_core.replay.npz import save_replay_sample
 
 __all__ = ["main"]

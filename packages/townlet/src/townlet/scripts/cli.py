@@ -8,7 +8,7 @@ import pkgutil
 import typer
 
 from townlet import scripts
-from townlet.scripts._arguments import run
+from townlet_training_core.cli.flags import run
 
 __all__ = ["app", "script_names"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from townlet.config import load_config
-from townlet.scripts._arguments import say, script
 from townlet.stability.promotion import PromotionManager
+from townlet_training_core.cli.flags import say, script
 from townlet_training_core.files import atomic_write_json, sha256_file
 
 __all__ = ["main"]

@@ -10,7 +10,7 @@ from townlet.config import AnnealStage, load_config
 from townlet.policy.replay import ReplayDatasetConfig
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
 from townlet.scripts import promotion_evaluate
-from townlet.scripts._arguments import emit, script
+from townlet_training_core.cli.flags import emit, script
 
 __all__ = ["evaluate_summary", "main", "run_rehearsal"]
 

@@ -7,7 +7,7 @@ import argparse
 from townlet.config import load_config
 from townlet.policy.replay import ReplayDatasetConfig
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
-from townlet.scripts._arguments import say, script
+from townlet_training_core.cli.flags import say, script
 
 __all__ = ["main"]
 

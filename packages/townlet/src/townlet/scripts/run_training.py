@@ -8,7 +8,7 @@ from typing import Any
 from townlet.config import PPOConfig, SimulationConfig, load_config
 from townlet.policy.replay import ReplayDatasetConfig
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
-from townlet.scripts._arguments import emit, script
+from townlet_training_core.cli.flags import emit, script
 from townlet_training_core.errors import ConfigurationError
 
 __all__ = ["main"]

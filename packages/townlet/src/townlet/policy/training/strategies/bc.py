@@ -25,13 +25,19 @@ class BCStrategy:
     """Clones the behaviour of a manifest; names of `townlet.policy.bc` are looked up when it runs."""
 
     def run(
-        self, context: TrainingContext, *, manifest: Path | None = None, params: Any = None, hold_out: bool = False
+        self,
+        context: TrainingContext,
+        *,
+        manifest: Path | None = None,
+        params: Any = None,
+        epochs: int | None = None,
+        hold_out: bool = False,
     ) -> BCTrainingResultDTO:
         """Train; later stages go on from the weights.
 
         Parameters
         ----------
-        manifest, params:
+        manifest, params, epochs:
             Instead of those of ``config.training.bc``.
         hold_out:
             Keep every fifth trajectory for ``val_accuracy``.
@@ -48,6 +54,7 @@ class BCStrategy:
         if params is None:
             names = ("learning_rate", "batch_size", "epochs", "weight_decay", "device")
             params = bc.BCTrainingConfig(**{name: getattr(settings, name) for name in names})
+            params.epochs = epochs or params.epochs
         samples = bc.load_bc_samples(Path(manifest))
         held_out = samples[::_HELD_OUT] if hold_out and len(samples) >= _HELD_OUT else []
         if hold_out and not held_out:

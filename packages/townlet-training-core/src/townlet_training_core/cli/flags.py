@@ -1,4 +1,4 @@
-"""What the scripts share: flags written as one line, JSON on standard output, one way to end."""
+"""What old scripts share: flags written as one line, JSON on standard output, one way to end."""
 
 from __future__ import annotations
 
@@ -66,8 +66,10 @@ def script(flags: str) -> Callable[[Callable[[argparse.Namespace], int]], Main]:
 
     def decorate(body: Callable[[argparse.Namespace], int]) -> Main:
         def main(argv: Sequence[str] | None = None) -> int:
-            description, name = str(sys.modules[body.__module__].__doc__), Path(body.__code__.co_filename).stem
-            return body(parser(description, flags, name=name).parse_args(argv))
+            own = body.__name__ == "main"  # the only function of its module, which describes it
+            description = sys.modules[body.__module__].__doc__ if own else body.__doc__
+            name = Path(body.__code__.co_filename).stem if own else body.__name__
+            return body(parser(str(description), flags, name=name).parse_args(argv))
 
         main.__doc__ = body.__doc__
         if body.__module__ == "__main__":

@@ -50,7 +50,6 @@ def test_every_example_is_described() -> None:
     assert [path.name for path in sorted((ROOT / "examples").glob("*.py")) if f"`{path.name}`" not in text] == []
 
 
-@pytest.mark.deep
 def test_the_readme_example_runs(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 from townlet_sim import make_simulation
 from townlet_sim.config import TownConfig
 from townlet_sim.engine import StepRows, TownBatch
+from townlet_sim.spaces import SCRIPTED_POLICIES
 
 OPTIONS: dict[str, Any] = {"episode_ticks": 180, "random_start": True, "layouts": 3, "centralised_state": True}
 
@@ -150,8 +151,8 @@ def test_asking_the_expert_changes_nothing() -> None:
     rows = town.allocate()
     town.reset(seed=0, out=rows)
     before = town.save_state()
-    for policy in ("expert", "greedy", "idle", "random", "selfish", "polite", "freeloader", "helper"):
-        town.scripted_actions(policy)  # type: ignore[arg-type]  # a plain string in a loop
+    for policy in SCRIPTED_POLICIES:
+        town.scripted_actions(policy)
     assert all((array == before[name]).all() for name, array in town.save_state().items())
 
 

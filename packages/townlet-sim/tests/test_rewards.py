@@ -61,7 +61,7 @@ def test_wage_and_punctuality_by_hand() -> None:
     first = play(town, rows, c.WORK)
     second = play(town, rows, c.WORK)
     assert first["wage"] == pytest.approx(0.0118)
-    assert (first["punctuality"], second["punctuality"]) == (pytest.approx(0.02 / 100), pytest.approx(0.04 / 100))
+    assert [first["punctuality"], second["punctuality"]] == pytest.approx([0.02 / 100, 0.04 / 100])
     assert play(town, rows, c.STAY)["punctuality"] == 0.0
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from townlet_sim._version import __version__
-from townlet_sim.config import TownConfig
 
 if TYPE_CHECKING:
+    from townlet_sim.config import TownConfig
     from townlet_sim.engine import TownBatch
     from townlet_sim.env import TownParallelEnv
 
@@ -47,6 +47,7 @@ def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int =
         from townlet_sim.story import ScenarioBatch
 
         return ScenarioBatch(load_scenario(scenario, options=options), num_envs, threads=threads)
+    from townlet_sim.config import TownConfig
     from townlet_sim.engine import TownBatch
 
     return TownBatch(TownConfig.model_validate(options), num_envs, threads=threads)
@@ -57,3 +58,13 @@ def parallel_env(options: Mapping[str, Any] | None = None, *, render_mode: str |
     from townlet_sim import env
 
     return env.parallel_env(options, render_mode=render_mode)
+
+
+def __getattr__(name: str) -> Any:
+    """Import :class:`TownConfig`, and pydantic with it, when it is first asked for."""
+    if name == "TownConfig":
+        from townlet_sim.config import TownConfig
+
+        return TownConfig
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -41,9 +41,9 @@ class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[
 
     Observations are dictionaries: ``map`` (C, W, W) uint8, ``features`` (F,) float32, ``action_mask`` (A,) int8.
 
-    An agent that leaves the town is followed by a new one under the same name, marked by ``infos[...]["exited"]`` and by
-    the feature ``ctx_reset_flag``: PettingZoo knows no revival, so this is not a termination. With the option
-    ``respawn: false`` the exit terminates the agent, which then leaves ``agents`` until the next reset.
+    An agent that leaves the town is followed by a new one under the same name, marked by ``infos[...]["exited"]``
+    and by the feature ``ctx_reset_flag``: PettingZoo knows no revival, so this is not a termination. With the
+    option ``respawn: false`` the exit terminates the agent, which then leaves ``agents`` until the next reset.
     """
 
     metadata: ClassVar[dict[str, Any]] = {

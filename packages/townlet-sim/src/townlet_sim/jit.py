@@ -31,7 +31,9 @@ def _sources_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+# Untyped on purpose: the published types know neither the settings nor every option of njit.
 _SETTINGS: Any = numba.config
+_NJIT: Any = numba.njit
 
 
 def _base() -> Path:
@@ -76,7 +78,7 @@ def _compiled(function: Callable[P, R], **options: bool) -> Callable[P, R]:
     before = _SETTINGS.CACHE_DIR
     _SETTINGS.CACHE_DIR = str(_FOLDER)
     try:
-        compiled = numba.njit(cache=True, error_model="numpy", _nrt=False, **options)(function)
+        compiled = _NJIT(cache=True, error_model="numpy", _nrt=False, **options)(function)
     finally:
         _SETTINGS.CACHE_DIR = before
     return cast("Callable[P, R]", compiled)

@@ -31,7 +31,7 @@ def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> in
         kind = c.TILL
     elif errand == c.E_SHOWER:
         kind = c.SHOWER
-    return 0 + g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind]
+    return int(0 + g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind])
 
 
 @kernel
@@ -41,7 +41,7 @@ def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
         return 0
     if place < 0:
         return _NOWHERE
-    return 0 + g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]]
+    return int(0 + g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]])
 
 
 @kernel

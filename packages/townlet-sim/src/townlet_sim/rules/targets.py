@@ -25,7 +25,7 @@ def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
         ny, nx = y + RING_Y[k], x + RING_X[k]
         if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2]:
             continue
-        thing = 0 + g.object_at[layout, ny, nx]
+        thing = int(0 + g.object_at[layout, ny, nx])
         if thing < 0:
             continue
         kind = g.objects[layout, thing, 0]

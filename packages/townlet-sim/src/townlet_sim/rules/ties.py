@@ -32,7 +32,7 @@ def emit(s: StateArrays, b: int, kind: int, slot: int, other: int, thing: int, v
 @inlined
 def occupant(s: StateArrays, b: int, y: int, x: int) -> int:
     """Return the slot of the agent on a tile, -1 for none (as a wide integer)."""
-    return 0 + s.occupied[b, y, x]
+    return int(0 + s.occupied[b, y, x])
 
 
 @inlined

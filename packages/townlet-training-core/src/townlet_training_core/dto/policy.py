@@ -10,7 +10,7 @@ from townlet_training_core.dto.base import Record
 
 __all__ = ["POLICY_FORMAT_VERSION", "InputDescription", "PolicyDescription"]
 
-POLICY_FORMAT_VERSION = 1
+POLICY_FORMAT_VERSION: Literal[1] = 1
 
 
 class InputDescription(Record):

@@ -92,7 +92,7 @@ def compare_capture(report: Report, threads: int) -> None:
 
     kept, _ = town(threads)
     collector = RolloutCollector(kept, Drawn(actions), steps=STEPS, seed=0)
-    stepping, capturing = alternate([step, collector.collect], repeats=7, warm_up=1)
+    stepping, capturing = alternate([step, collector.collect], repeats=31, warm_up=2)
     count = actions.size
     report.add(
         f"capture.time.{threads}_thread{'s' if threads > 1 else ''}",

@@ -253,6 +253,7 @@ def break_index(store: ShardStore, **changes: Any) -> None:
         ({"schema_version": 9}, "schema_version 9, expected 1"),
         ({"shards": [{}]}, "is broken: KeyError"),
         ({"columns": 3}, "is broken"),
+        ({"columns": {"a": {"shape": [float("inf")], "dtype": "float32"}}}, "is broken: OverflowError"),
         ({"columns": {"a": {"shape": [-1], "dtype": "float32"}}}, "describes no array"),
         ({"columns": {"a": {"shape": [1], "dtype": "object"}}}, "describes no array"),
         ({"shards": [{"file": "a", "transitions": 2**60, "trajectories": 0, "bytes": 0}]}, "is no count"),

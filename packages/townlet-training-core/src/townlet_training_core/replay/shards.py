@@ -134,7 +134,7 @@ class ShardStore:
             )
             self.metadata: dict[str, Any] = dict(index["metadata"])
             self.complete = bool(index["complete"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             msg = f"{source!r} is broken: {type(error).__name__}: {error}"
             raise DataError(msg) from error
         self.path, self.label = path, path.name

@@ -114,7 +114,7 @@ class DataSpec:
                 versions=dict(payload["versions"]),
                 event_kinds=_names(payload, "event_kinds"),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             msg = f"{source}: the description of the data is broken: {type(error).__name__}: {error}"
             raise DataError(msg) from error
 

@@ -43,6 +43,7 @@ class ScenarioBatch(TownBatch):
         super().__init__(scenario.config, num_envs, threads=threads, given=_given(scenario))
         digest = hashlib.sha256((self.spec.rules_hash + scenario.model_dump_json(exclude={"config"})).encode())
         self.spec = replace(self.spec, rules_hash=digest.hexdigest()[:16])
+        self._has_ties = any(agent.ties for agent in scenario.agents)
         self._by_tick: dict[int, list[TimelineEntry]] = {}
         for entry in scenario.timeline:
             self._by_tick.setdefault(entry.tick, []).append(entry)
@@ -58,6 +59,8 @@ class ScenarioBatch(TownBatch):
         self._tell(out)
 
     def _tell(self, out: StepOut) -> None:
+        if not self._by_tick and not self._has_ties:
+            return
         changed = False
         for b, tick in enumerate(self.arrays.town_i[:, c.TICK].tolist()):
             if tick == 0:

@@ -341,3 +341,30 @@ def test_old_captures_of_other_widths_train(place: Path) -> None:
         orchestrator = PolicyTrainingOrchestrator(SimulationConfig.model_validate(CONFIG))
         data = ReplayDatasetConfig(entries=[(place / f"s{width}.npz", None)])
         assert orchestrator.run_ppo(data)["transitions"] == 6
+
+
+def test_a_suite_captures_each_scenario_in_a_process(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from townlet.scripts.capture_rollout_suite import run_capture
+
+    assert _call("capture_rollout_suite", "queue.yaml --output-root suite --agent-filter ann") == 0
+    assert sorted(path.name for path in (place / "suite/queue").glob("*.npz")) == ["rollout_sample_ann_001.npz"]
+    with pytest.raises(RuntimeError, match="failed with exit code 1"):
+        run_capture(
+            place / "base.yaml", 3, place / "none", auto_seed=False, agent_filter=None, compress=True, retries=0
+        )
+
+
+def test_audit_reports_what_it_finds(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from townlet_training_core.replay.curation import record_checksums
+
+    _call("capture_rollout", "queue.yaml --output captures/queue")
+    record_checksums(place / "versions.json", "queue", place / "captures/queue")
+    capsys.readouterr()
+    assert _call("audit_bc_datasets", "--versions versions.json --exit-on-failure") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {"versions_path", "datasets", "failures", "warnings", "timestamp"}
+    row = {"name", "status", "manifest", "checksums", "captures", "findings", "sample_count"}
+    assert (set(report["datasets"][0]), report["datasets"][0]["status"]) == (row, "PASS")
+    (place / "captures/queue/rollout_sample_ann_001.json").write_text("{}")
+    assert _call("audit_bc_datasets", "--versions versions.json --exit-on-failure") == 1
+    assert _call("audit_bc_datasets", "--versions versions.json") == 0

@@ -307,3 +307,49 @@ def test_an_owners_world_registers_objects_and_makes_its_own_agents(monkeypatch:
     apply_scenario(loop, SHOWER)
     assert world.agents["ben"].wallet == 1.5
     assert loop.policy.behavior.base_behavior == "base"
+
+
+def test_the_town_takes_the_files_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    from townlet_sim.predecessor import town_config
+
+    config = _config(
+        world={"grid_size": [30, 20]},
+        queue_fairness={"cooldown_ticks": 7},
+        jobs={"clerk": {"start_tick": 10, "end_tick": 20, "wage_rate": 0.5}, "never": {"start_tick": 5, "end_tick": 5}},
+    )
+    with caplog.at_level(logging.WARNING):
+        town = town_config(config.model_dump(), agents=3)
+    assert (town.agents, town.map_size, town.ticks_per_day, town.queues.cooldown_ticks) == (3, 20, 1440, 7)
+    assert [(job.name, job.start, job.end, job.wage) for job in town.jobs] == [("clerk", 10, 20, 0.5)]
+    assert (town.needs.hunger_decay, town.rewards.social_stage) == (0.01, "OFF")
+    assert "economy does not close" in caplog.text
+
+
+def test_agents_on_a_taken_tile_stand_beside_it() -> None:
+    loop = SimulationLoop(_config())
+    apply_scenario(loop, SHOWER)
+    loop.step()
+    assert loop.world.agents["ben"].position != (3, 3)
+    assert loop.world.agents["ben"].wallet <= 1.5
+
+
+def test_far_objects_are_walked_to_and_impossible_intents_wait() -> None:
+    scenario = {
+        "objects": SHOWER["objects"],
+        "agents": [
+            {"id": "ann", "position": [1, 5], "schedule": [{"kind": "request", "object": "shower_1"}]},
+            {
+                "id": "ben",
+                "position": [9, 9],
+                "schedule": [{"kind": "chat", "target": "ann"}, {"kind": "wait", "blocked": True}],
+            },
+        ],
+    }
+    loop = SimulationLoop(_config())
+    apply_scenario(loop, scenario)
+    for _ in range(3):
+        loop.step()
+    assert loop.world.agents["ann"].position == (4, 5)
+    frames = [frame for frame in loop.policy.collect_trajectory() if frame["agent_id"] == "ben"]
+    assert [frame["action_id"] for frame in frames] == [0, 0, 0]
+    assert frames[0]["action"] == {"kind": "chat", "target_agent": "ann"}

@@ -10,6 +10,7 @@ import pytest
 from townlet_sim import columns as c
 from townlet_sim.config import TownConfig
 from townlet_sim.engine import TownBatch
+from townlet_sim.scores import normalised, reference_ceiling
 from townlet_sim.spaces import SCRIPTED_POLICIES, ScriptedPolicy
 
 
@@ -64,8 +65,30 @@ def test_the_order_of_the_policies_is_as_it_should_be() -> None:
     names: tuple[ScriptedPolicy, ...] = ("random", "greedy", "expert")
     found = {name: episode(name, towns=24, episode_days=2)[1] for name in names}
     assert found["random"] < found["greedy"] < found["expert"]
-    span = found["expert"] - found["random"]
-    assert 0.3 < (found["greedy"] - found["random"]) / span < 0.95
+    ceiling = reference_ceiling(TownConfig(episode_days=2))
+    scores = {name: normalised(value, random=found["random"], ceiling=ceiling) for name, value in found.items()}
+    assert 0.1 < scores["greedy"] < scores["expert"] - 0.05
+    assert 0.5 < scores["expert"] < 0.7
+
+
+def test_the_ceiling_by_hand() -> None:
+    config = TownConfig.model_validate(
+        {
+            "jobs": [{"name": "only", "start": 0, "end": 100, "wage": 0.01}],
+            "economy": {"rent": 0.0, "shower_cost": 1.0, "ingredients_cost": 0.0, "meal_cost": 0.0},
+            "affordances": {"eat_ticks": 100, "cook_ticks": 200, "shower_ticks": 100, "shower_hygiene": 1.0},
+            "rewards": {"social_stage": "OFF"},
+        }
+    )
+    # One wage pays one shower; 1,000 ticks less 125 of sleep, 100 of work, 100 of shower leave three meals of 200.
+    hunger, hygiene, energy = (2 / 3) ** 2 / 3, 0.6 * 1.0 / 3, 0.8 * (1.25 / 12) ** 2 / 3
+    expected = 2.0 + 1.0 + 0.02 * 101 / 2 - 50 * (hunger + hygiene + energy)
+    assert reference_ceiling(config) == pytest.approx(expected)
+
+
+def test_an_impossible_day_has_no_ceiling() -> None:
+    with pytest.raises(ValueError, match="no day is possible"):
+        reference_ceiling(TownConfig(jobs=()))
 
 
 @pytest.mark.parametrize("policy", SCRIPTED_POLICIES)

@@ -30,16 +30,16 @@ def main() -> None:
             counts += np.bincount(town.events["kind"], minlength=len(kinds))
         kpis = town.kpis()
         welfare[policy] = float(kpis["welfare"].mean())
-        note = ", ".join(f"{name} {values.mean():.3f}" for name, values in kpis.items())
+        note = ", ".join(f"{kpi} {values.mean():.3f}" for kpi, values in kpis.items())
         report.add(f"{policy}: welfare", value=welfare[policy], unit="return per day", note=note)
         steps = TOWNS * town.config.agents * town.config.horizon
         for kind, count in zip(kinds, counts.tolist(), strict=True):
             report.add(f"{policy}: {kind}", value=1000 * count / steps, unit="per 1,000 agent-steps")
     ceiling = reference_ceiling(town.config)
     report.add("reference ceiling", value=ceiling, unit="return per day")
-    for policy, value in welfare.items():
+    for name, value in welfare.items():
         score = normalised(value, random=welfare["random"], ceiling=ceiling)
-        report.add(f"{policy}: normalised score", value=score, unit="random 0, ceiling 1")
+        report.add(f"{name}: normalised score", value=score, unit="random 0, ceiling 1")
     report.write()
 
 

@@ -368,3 +368,58 @@ def test_audit_reports_what_it_finds(place: Path, capsys: pytest.CaptureFixture[
     (place / "captures/queue/rollout_sample_ann_001.json").write_text("{}")
     assert _call("audit_bc_datasets", "--versions versions.json --exit-on-failure") == 1
     assert _call("audit_bc_datasets", "--versions versions.json") == 0
+
+
+def test_merging_refuses_what_is_not_there(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "captures/one").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no rollout_sample_metrics"):
+        _call("merge_rollout_metrics", "captures --golden golden.json")
+    metrics = place / "captures/one/rollout_sample_metrics.json"
+    metrics.write_text(json.dumps({"samples": {}}))
+    with pytest.raises(ValueError, match="--allow-template"):
+        _call("merge_rollout_metrics", "captures --golden golden.json")
+    with pytest.raises(ValueError, match="no rollout_sample_metrics"):
+        _call("merge_rollout_metrics", "captures --golden golden.json --include two")
+    capsys.readouterr()
+    assert _call("merge_rollout_metrics", "captures --golden golden.json --allow-template --dry-run") == 0
+    assert json.loads(capsys.readouterr().out) == {"one": {}}
+    assert not (place / "golden.json").exists()
+
+
+def test_small_scripts_show_and_refuse(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "empty.jsonl").write_text('{"loss": 1}\n\n{"loss": 2}\n')
+    with pytest.raises(ValueError, match="holds no 'accuracy'"):
+        _call("bc_metrics_summary", "empty.jsonl")
+    (place / "none").mkdir()
+    with pytest.raises(ValueError, match="no captures"):
+        _call("curate_trajectories", "none --output out.json")
+    _call("capture_rollout", "queue.yaml --output captures")
+    with pytest.raises(ValueError, match="no frames of agent 'nobody'"):
+        _call("capture_rollout", "queue.yaml --output captures --agent-id nobody")
+    (place / "telemetry.json").write_text('{"tick": 1}')
+    capsys.readouterr()
+    assert _call("run_replay", "captures/rollout_sample_ann_001.npz --telemetry telemetry.json") == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("Metadata:", "Map shape: (12, 4, 11, 11)", "rivalry_max: mean", '"tick": 1'))
+    line = {"epoch": 1.0, "loss_total": 0.5, "kl_divergence": 0.01}
+    (place / "ppo.jsonl").write_text(json.dumps(line) + "\n")
+    assert _call("ppo_telemetry_plot", "ppo.jsonl") == 0
+    assert "epoch 1.0: loss_total 0.500000, kl_divergence 0.010000" in capsys.readouterr().out
+
+
+def test_ppo_telemetry_plot_draws(place: Path) -> None:
+    pytest.importorskip("matplotlib")
+    line = {"epoch": 1.0, "loss_total": 0.5, "kl_divergence": 0.01}
+    (place / "ppo.jsonl").write_text(json.dumps(line) + "\n")
+    assert _call("ppo_telemetry_plot", "ppo.jsonl --output plot.png") == 0
+    assert (place / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_commands_end_as_their_scripts_do(place: Path) -> None:
+    from typer.testing import CliRunner
+
+    (place / "metrics.json").write_text('[{"accuracy": 0.5}]')
+    done = CliRunner().invoke(app, ["bc-metrics-summary", "metrics.json"])
+    assert (done.exit_code, json.loads(done.output)["count"]) == (0, 1)
+    failed = CliRunner().invoke(app, ["run-replay", "nowhere.npz"])
+    assert (failed.exit_code, "error: nowhere.npz" in failed.output) == (1, True)

@@ -20,10 +20,11 @@ from townlet.core.utils import is_stub_policy, policy_provider_name, telemetry_p
 from townlet.dto.observations import AgentObservationDTO, ObservationEnvelope
 from townlet.policy import resolve_policy_backend
 from townlet.policy.fallback import StubPolicyBackend
+from townlet.policy.models import torch_available
 from townlet.policy.rollout import RolloutBuffer
 from townlet.policy.scenario_utils import AgentIntent, ScenarioBehavior, apply_scenario, has_agents, seed_default_agents
 from townlet.policy.scripted import ScriptedPolicyAdapter, get_scripted_policy
-from townlet.policy.training import RolloutCaptureService
+from townlet.policy.training import RolloutCaptureService, TrainingOrchestrator
 from townlet.policy.training_orchestrator import PolicyTrainingOrchestrator
 from townlet.telemetry.fallback import StubTelemetrySink
 
@@ -353,3 +354,16 @@ def test_far_objects_are_walked_to_and_impossible_intents_wait() -> None:
     frames = [frame for frame in loop.policy.collect_trajectory() if frame["agent_id"] == "ben"]
     assert [frame["action_id"] for frame in frames] == [0, 0, 0]
     assert frames[0]["action"] == {"kind": "chat", "target_agent": "ann"}
+
+
+@pytest.mark.skipif(not torch_available(), reason="needs torch")
+def test_both_orchestrators_train_on_what_they_capture(tmp_path: Path) -> None:
+    log = tmp_path / "ppo.jsonl"
+    record = TrainingOrchestrator(_config()).run_rollout_ppo(ticks=6, auto_seed_agents=True, log_path=log)
+    assert (record.data_mode, record.rollout_ticks, record.transitions) == ("rollout", 6, 12)
+    summary = PolicyTrainingOrchestrator(_config()).run_rollout_ppo(
+        6, auto_seed_agents=True, output_dir=tmp_path / "out"
+    )
+    assert (summary["data_mode"], summary["rollout_ticks"], summary["cycle_id"]) == ("rollout", 6, 0)
+    assert (tmp_path / "out" / "rollout_sample_manifest.json").is_file()
+    assert json.loads(log.read_text())["loss_total"] == summary["loss_total"] == record.loss_total

@@ -463,3 +463,43 @@ def test_a_trained_policy_is_kept_and_acts_without_torch(manifest: Path) -> None
     with torch.inference_mode():
         _, expected = learner.network(torch.from_numpy(sample.map), torch.from_numpy(sample.features))
     assert np.allclose(values, expected.numpy(), atol=1e-5)
+
+
+@needs_torch
+def test_data_of_another_space_starts_anew_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    orchestrator = PolicyTrainingOrchestrator(_config())
+    orchestrator.run_ppo(in_memory_dataset=_memory())
+    wide = _sample(3, action_dim=9)
+    orchestrator.run_ppo(in_memory_dataset=InMemoryReplayDataset(InMemoryReplayDatasetConfig([wide])), device_str="cpu")
+    assert sum("ppo_network_replaced" in record.getMessage() for record in caplog.records) == 1
+
+
+@needs_torch
+def test_data_that_cannot_be_trained_on_is_refused(manifest: Path) -> None:
+    orchestrator = PolicyTrainingOrchestrator(_config())
+    other = _sample(3)
+    other.features = np.concatenate([other.features, other.features], axis=1)
+    other.metadata["feature_names"] = other.metadata["feature_names"] * 2
+    mixed = InMemoryReplayDataset(InMemoryReplayDatasetConfig([_sample(1), other]))
+    with pytest.raises(ValueError, match="differ in shape"):
+        orchestrator.run_ppo(in_memory_dataset=mixed)
+    broken = _memory()
+    broken.samples[1].features[0, 3] = np.inf
+    with pytest.raises(ValueError, match=r"PPO observations contained NaN/inf \(dataset=memory, batch=2\)"):
+        orchestrator.run_ppo(in_memory_dataset=broken)
+    meta = manifest.parent / "s0.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "action_dim": 1}))
+    data = ReplayDatasetConfig(entries=[(manifest.parent / "s0.npz", None)])
+    with pytest.raises(ValueError, match="outside the 1 actions"):
+        orchestrator.run_ppo(data)
+    with pytest.raises(ValueError, match="epochs must be positive"):
+        orchestrator.run_ppo(data, epochs=0)
+
+
+def test_services_summarise_datasets(manifest: Path) -> None:
+    replay = TrainingServices.from_config(_config()).replay
+    dataset = replay.build_dataset(manifest)
+    assert replay.build_dataset(dataset) is dataset
+    assert replay.summarize_dataset(dataset)["batch"] == 6
+    with pytest.raises(ValueError, match="Replay dataset yielded no batches"):
+        replay.summarize_dataset([])

@@ -148,8 +148,8 @@ class Town(World):
         count = len(self.agents)
         names = ["stay" if agent.invalid else name for agent, name in zip(self.agents, asked, strict=True)]
         for agent in self.agents:
-            if agent.acted:  # brought to a meeting: it neither acts nor lets anybody pass
-                names[agent.slot], agent.invalid = "lost", False
+            if agent.acted:  # brought to a meeting: it does not act, and nothing is reported
+                agent.invalid = False
         for k in range(count):
             agent = self.agents[(self.tick + k) % count]
             if not agent.alive or agent.acted:

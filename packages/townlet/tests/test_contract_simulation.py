@@ -367,3 +367,22 @@ def test_both_orchestrators_train_on_what_they_capture(tmp_path: Path) -> None:
     assert (summary["data_mode"], summary["rollout_ticks"], summary["cycle_id"]) == ("rollout", 6, 0)
     assert (tmp_path / "out" / "rollout_sample_manifest.json").is_file()
     assert json.loads(log.read_text())["loss_total"] == summary["loss_total"] == record.loss_total
+
+
+@pytest.mark.skipif(not torch_available(), reason="needs torch")
+def test_a_policy_trained_on_captures_acts_in_the_town() -> None:
+    from townlet_training_core.policy.exported import ExportedPolicy
+
+    record = TrainingOrchestrator(_config()).run_rollout_ppo(ticks=6, auto_seed_agents=True)
+    policy = ExportedPolicy.load(Path(str(record.checkpoint)))
+    loop = SimulationLoop(_config())
+    seed_default_agents(loop)
+    town = loop.town.batch
+    policy.bind(town)
+    out = town.allocate()
+    town.reset(seed=5, out=out)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        step = policy.act({**out.observations, "action_mask": out.action_mask}, rng)
+        assert all(out.action_mask[slot, action] for slot, action in enumerate(step.actions))
+        town.step(step.actions, out)

@@ -8,6 +8,7 @@ one that is not installed there is skipped and said.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def cleanrl_update(
             chosen = indices[start : start + MINI_BATCH]
             b_maps, b_features, b_actions, b_old, b_values, b_advantages, b_returns = (array[chosen] for array in flat)
             logits, new_values, _ = net({"map": b_maps, "features": b_features})
-            distribution = torch.distributions.Categorical(logits=logits)
+            distribution: Any = torch.distributions.Categorical(logits=logits)
             log_ratio = distribution.log_prob(b_actions) - b_old
             ratio = log_ratio.exp()
             with torch.no_grad():
@@ -204,7 +205,7 @@ def bench_cloning(report: Report) -> None:
             logits, _, _ = peer({"map": maps, "features": features})
             loss = torch.nn.functional.cross_entropy(logits, actions)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub
             optimizer.step()
 
     our_seconds, their_seconds = alternate([ours, theirs])

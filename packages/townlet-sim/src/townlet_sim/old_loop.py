@@ -144,6 +144,10 @@ class ScriptedPolicyAdapter(PolicyBackendBase):
         """Note what came of it."""
         self.last_rewards, self.last_terminated = dict(rewards), dict(terminated)
 
+    def collect_trajectory(self, clear: bool = False) -> list[dict[str, Any]]:
+        """Return nothing; unlike other backends this one never cleared unless asked, so its default differs."""
+        return super().collect_trajectory(clear)
+
 
 @dataclass
 class AgentIntent:

@@ -69,7 +69,11 @@ def script(flags: str) -> Callable[[Callable[[argparse.Namespace], int]], Main]:
             own = body.__name__ == "main"  # the only function of its module, which describes it
             description = sys.modules[body.__module__].__doc__ if own else body.__doc__
             name = Path(body.__code__.co_filename).stem if own else body.__name__
-            return body(parser(str(description), flags, name=name).parse_args(argv))
+            args = parser(str(description), flags, name=name).parse_args(argv)
+            try:
+                return body(args)
+            except TorchNotAvailableError as error:  # callers of ``main`` expect the exit, too
+                raise SystemExit(f"PyTorch not installed: {error}") from error
 
         main.__doc__ = body.__doc__
         if body.__module__ == "__main__":
@@ -83,8 +87,6 @@ def run(main: Main, argv: Sequence[str] | None = None) -> None:
     """Run a script and end the process as it says; what the library refuses is one line and exit code 1."""
     try:
         code = main(argv)
-    except TorchNotAvailableError as error:
-        raise SystemExit(f"PyTorch not installed: {error}") from error
     except (TownletError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     raise SystemExit(code)

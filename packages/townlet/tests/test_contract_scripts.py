@@ -8,6 +8,7 @@ import io
 import json
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def test_every_script_is_a_module_and_a_command() -> None:
     assert script_names() == SCRIPTS
     names = {command.name for command in app.registered_commands}
     assert names == {name.replace("_", "-") for name in SCRIPTS}
+
+
+def test_the_package_registers_the_scripts_as_a_command() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["entry-points"]["townlet.commands"]["legacy"].partition(":")
+    assert getattr(importlib.import_module(module), name) is app
 
 
 @pytest.mark.parametrize("name", FLAGS)

@@ -129,7 +129,9 @@ def test_construction_and_attributes() -> None:
 
 
 def test_harness_is_deprecated_and_the_runtime_stands_in() -> None:
-    with pytest.warns(DeprecationWarning, match="import PolicyTrainingOrchestrator instead"):
+    with pytest.warns(
+        DeprecationWarning, match=r"^TrainingHarness is deprecated; import PolicyTrainingOrchestrator instead\.$"
+    ):
         harness = TrainingHarness(_config())
     assert harness.promotion.pass_streak == 0
     with pytest.raises(NotImplementedError, match="belongs to the Townlet simulation"):
@@ -202,6 +204,27 @@ def test_epoch_summary_has_exactly_the_contracts_keys(manifest: Path, tmp_path: 
     assert [line["epoch"] for line in lines] == [1, 2]
     assert lines[-1] == summary
     assert summary["updates"] == 4  # 72 transitions, mini-batches of min(32, 72 // 4) = 18
+
+
+@needs_torch
+def test_logs_are_sound_by_the_rules_of_the_version_they_carry(tmp_path: Path) -> None:
+    from townlet.policy.training_orchestrator import PPO_TELEMETRY_VERSION
+    from townlet.scripts.validate_ppo_telemetry import validate_logs
+
+    log = tmp_path / "ppo.jsonl"
+    orchestrator = PolicyTrainingOrchestrator(_config())
+    orchestrator.run_ppo(in_memory_dataset=_memory(), epochs=2, log_path=log)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["telemetry_version"] for line in lines] == [PPO_TELEMETRY_VERSION] * 2
+    (report,) = validate_logs([log], None, None, False)
+    assert report.records == 2
+    # The same keys under version 1.0, which did not know them, are refused; so is a line that lacks one.
+    log.write_text(json.dumps({**lines[0], "telemetry_version": 1.0}) + "\n")
+    with pytest.raises(ValueError, match=r"must not carry keys of version 1\.1"):
+        validate_logs([log], None, None, False)
+    log.write_text(json.dumps({key: value for key, value in lines[0].items() if key != "cycle_id"}) + "\n")
+    with pytest.raises(ValueError, match="requires numeric keys"):
+        validate_logs([log], None, None, False)
 
 
 @needs_torch

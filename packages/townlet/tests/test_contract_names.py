@@ -210,6 +210,8 @@ def test_without_torch_every_module_imports_and_torch_names_refuse_when_used() -
         orchestrator = PolicyTrainingOrchestrator(config)
         for use in (
             lambda: BCTrainer(BCTrainingConfig(), None),
+            lambda: ConflictAwarePolicyNetwork(ConflictAwarePolicyConfig(3, (1, 4, 4), 2)),
+            lambda: orchestrator.build_policy_network(3, (1, 4, 4), 2),
             lambda: compute_gae(1, 2, 3, 4, 5),
             lambda: orchestrator.run_ppo("nowhere.json"),
             lambda: orchestrator.run_bc_training(),

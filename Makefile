@@ -143,6 +143,13 @@ bench-import: setup ## what importing the library costs
 	@$(BIN)/python benchmarks/bench_import.py
 bench-town: setup ## steps per second of the town, beside peers
 	@$(BIN)/python benchmarks/bench_town.py
+.PHONY: peers
+peers: setup ## environments of the peers that benchmarks compare with, as far as they install
+	@while read -r name wanted; do \
+	  $(UV) venv -q --allow-existing --python 3.11 benchmarks/peers/.venv-$$name \
+	    && $(UV) pip install -q --python benchmarks/peers/.venv-$$name $$wanted \
+	    || { echo "peer $$name does not install: skipped"; rm -rf benchmarks/peers/.venv-$$name; }; \
+	done < benchmarks/peers/environments.txt
 bench-data: setup ## rollout buffer, replay data and shards
 	@$(BIN)/python benchmarks/bench_data.py
 bench-gate: setup ## how often the promotion gate is wrong, and what its intervals cover

@@ -9,17 +9,24 @@ quiet machine would do.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from _results import Report
 
 from townlet_sim import make_simulation, parallel_env
+
+FASTEST = 4e6
+"""Agent-steps per second that 256 towns of eight must reach on two threads."""
+
+PEERS = Path(__file__).parent / "peers"
 
 
 def steps_per_second(towns: int, threads: int, seconds: float, **options: Any) -> tuple[float, float]:
@@ -78,6 +85,33 @@ town.step(np.zeros(8, np.int64), rows)
 """
 
 
+def compare_with_peers(report: Report, value: float) -> None:
+    """Run other environments in their own Pythons (``make peers``); the bound is on the fastest that is there."""
+    found = []
+    for line in (PEERS / "environments.txt").read_text().splitlines():
+        name = line.split()[0]
+        python = PEERS / f".venv-{name}" / "bin" / "python"
+        if not python.exists():
+            print(f"town: peer {name} is not installed (make peers): skipped")
+            continue
+        told = subprocess.run(
+            [str(python), "town_peers.py", name], cwd=PEERS, capture_output=True, text=True, check=False
+        )
+        if told.returncode != 0:
+            print(f"town: peer {name} fails: {told.stderr.strip().splitlines()[-1:]}")
+            continue
+        found.append(json.loads(told.stdout.strip().splitlines()[-1]))
+    for peer in sorted(found, key=lambda row: -float(row["value"])):
+        report.add(
+            f"against {peer['name']}",
+            value=value,
+            unit="agent-steps/s",
+            peer=f"{peer['name']} {peer['version']}, two cores",
+            peer_value=peer["value"],
+            bound=2.5,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the time, without the cold compile")
@@ -91,9 +125,11 @@ def main() -> None:
         wall, processor = steps_per_second(towns, threads, seconds, **options)
         report.add(name, value=wall, unit=unit, bound=bound, note=load)
         report.add(f"{name}, processor time", value=processor, unit="agent-steps per processor second")
+        if bound == FASTEST:
+            compare_with_peers(report, wall)
         return processor
 
-    both("hybrid, B=256, N=8, two threads", 256, 2, bound=4e6)
+    both("hybrid, B=256, N=8, two threads", 256, 2, bound=FASTEST)
     both("hybrid, B=256, N=8, one thread", 256, 1)
     both("hybrid, B=1, N=8, one thread", 1, 1, bound=0.6e6)
     both("full, B=256, N=8, two threads", 256, 2, observation="full")

@@ -220,7 +220,7 @@ def test_kill_while_capturing_keeps_every_sealed_shard(tmp_path: Path) -> None:
 @pytest.mark.deep
 def test_a_capture_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     def command(name: str, mode: str) -> list[str]:
-        return [sys.executable, "-c", _CAPTURE, str(tmp_path / name), "3000", mode]
+        return [sys.executable, "-c", _CAPTURE, str(tmp_path / name), "20000", mode]
 
     subprocess.run(command("whole", "anew"), check=True)
     target, rng, kills = tmp_path / "parts", np.random.default_rng(5), 0

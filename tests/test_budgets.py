@@ -67,7 +67,7 @@ def test_the_facade_stays_thin() -> None:
 
 def test_no_committed_file_names_a_package_index() -> None:
     # Put together from parts, so that this file does not contain what it looks for.
-    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("pytorch", "org/whl"))]
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("python" + "hosted", "org"), ("pytorch", "org/whl"))]
     found = {relative(path): host for path, text in texts() for host in hosts if host in text}
     assert found == {}
 

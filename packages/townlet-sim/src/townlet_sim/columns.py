@@ -30,7 +30,7 @@ from __future__ import annotations
     ONTIME_TICKS,
     COVER_TICKS,
     LATE_COUNT,
-    ABSENT_COUNT,
+    ABSENT_COUNT,  # bits in ABSENT_DAYS
     SHIFTS_DONE,
     SHIFTS_ATTENDED,
     SHIFTS_LATE,
@@ -58,8 +58,12 @@ from __future__ import annotations
     CAME_Y,  # the tile it stood on before its last move
     CAME_X,
     GAVE_WAY,  # in the queue that it waits in
+    LAST_WORKED,  # tick of day, in this shift
+    DEPARTED,  # whether its leaving this shift early has been told
+    ABSENT_DAYS,  # bit d: absent d days ago
+    PENDING,  # tick since which it waits for its exit, -1 never
     AGENT_INTS,
-) = range(51)
+) = range(55)
 
 # Agent, float64: (B, N, AGENT_FLOATS)
 (
@@ -87,7 +91,7 @@ from __future__ import annotations
 
 FREE, USING, EATING, SLEEPING, NAPPING = range(5)
 PRE, ON_TIME, LATE, ABSENT, POST = range(5)
-BED, FRIDGE, STOVE, SHOWER, TILL, WORKPLACE, TYPES = range(7)
+BED, FRIDGE, STOVE, SHOWER, TILL, WORKPLACE, TABLE, TYPES = range(8)
 STAY, NORTH, SOUTH, EAST, WEST, USE, LEAVE, EAT, WORK, CHAT, SHARE, GIVE_WAY, COVER, TAKE, BUY, SLEEP, ACTIONS = range(
     17
 )
@@ -151,7 +155,13 @@ SPIKE, BLACKOUT, OUTAGE, MEET = range(4)
     EV_BLACKOUT,
     EV_OUTAGE,
     EV_MEET,
-) = range(15)
+    EV_DEPARTED,
+    EV_EXIT_PENDING,
+    EV_EXIT_OVERFLOW,
+    EV_EXIT_PROCESSED,
+    EV_EXIT_DEFERRED,
+    EV_EXIT_REQUEST,
+) = range(21)
 
 (
     T_SURVIVAL,
@@ -248,6 +258,7 @@ FLOAT_PATHS: tuple[str, ...] = (
     "expert.chat_above",
     "expert.emergency",
     "expert.cook_baskets",
+    "queues.age_priority_weight",
 )
 (
     F_HUNGER_DECAY,
@@ -315,7 +326,8 @@ FLOAT_PATHS: tuple[str, ...] = (
     F_CHAT_ABOVE,
     F_EMERGENCY,
     F_COOK_BASKETS,
-) = range(65)
+    F_AGE,
+) = range(66)
 
 INT_PATHS: tuple[str, ...] = (
     "ticks_per_day",
@@ -362,6 +374,10 @@ INT_PATHS: tuple[str, ...] = (
     "rewards.shaping",
     "expert.early_ticks",
     "expert.commit_ticks",
+    "employment.absence_slack",
+    "employment.absence_days",
+    "employment.exit_queue_limit",
+    "employment.exit_review_window",
 )
 (
     I_DAY,
@@ -408,6 +424,27 @@ INT_PATHS: tuple[str, ...] = (
     I_SHAPING,
     I_EARLY,
     I_COMMIT,
-) = range(44)
+    I_SLACK,
+    I_ABSENCE_DAYS,
+    I_EXIT_LIMIT,
+    I_EXIT_WINDOW,
+) = range(48)
 # Constants that have no path of their own
-I_STAGE, I_CREW, I_FRIDGE, I_LAYOUTS, I_VARIANT, I_STATE, I_EDIBLE, INT_CONSTANTS = range(44, 52)
+I_STAGE, I_CREW, I_FRIDGE, I_LAYOUTS, I_VARIANT, I_STATE, I_EDIBLE, INT_CONSTANTS = range(48, 56)
+
+# Columns of ``RuleArrays.profile``; the biases are 1 where they are switched off
+(
+    P_EXTROVERSION,
+    P_FORGIVENESS,
+    P_AMBITION,
+    P_HUNGER,
+    P_HYGIENE,
+    P_ENERGY,
+    P_SURVIVAL,
+    P_EMPLOYMENT,
+    P_SOCIAL,
+    P_CHAT,
+    P_WORK,
+    P_CONFLICT,
+    PROFILE_COLUMNS,
+) = range(13)

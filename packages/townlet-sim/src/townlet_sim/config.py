@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "BEHAVIOUR_BIAS",
     "PROFILES",
+    "REWARD_BIAS",
     "RULES_VERSION",
     "Affordances",
     "Economy",
@@ -21,6 +23,7 @@ __all__ = [
     "Expert",
     "Job",
     "Needs",
+    "Personality",
     "Perturbation",
     "Perturbations",
     "Profile",
@@ -32,7 +35,7 @@ __all__ = [
     "rules_hash",
 ]
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 """Version of the rules that the kernels implement; part of the rules hash."""
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -46,6 +49,22 @@ PROFILES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
     "stoic": ((-0.3, 0.5, -0.2), (0.95, 1.0, 1.0)),
 }
 """(extroversion, forgiveness, ambition) and decay factors (hunger, hygiene, energy) by profile."""
+
+REWARD_BIAS: dict[str, tuple[float, float, float]] = {
+    "balanced": (1.0, 1.0, 1.0),
+    "socialite": (1.0, 1.0, 1.2),
+    "industrious": (1.0, 1.25, 1.0),
+    "stoic": (1.1, 1.0, 1.0),
+}
+"""Factors (survival, employment, social) of reward terms above 0 by profile; terms below 0 are divided by them."""
+
+BEHAVIOUR_BIAS: dict[str, tuple[float, float, float]] = {
+    "balanced": (1.0, 1.0, 1.0),
+    "socialite": (1.3, 1.0, 1.0),
+    "industrious": (1.0, 1.4, 1.0),
+    "stoic": (1.0, 1.0, 0.6),
+}
+"""(chat preference, work affinity, conflict tolerance) by profile."""
 
 
 class _Section(BaseModel):
@@ -130,10 +149,16 @@ class Employment(_Section):
     absent_cutoff: int = Field(
         30, ge=0, le=600, description="Ticks after the start from which a missing agent is absent."
     )
+    absence_slack: int = Field(
+        20, ge=0, le=600, description="Ticks without work, after some, from which an agent has left its shift early."
+    )
     late_tick_penalty: Unit = Field(0.005, description="Fine per late tick away.")
     absence_penalty: float = Field(0.2, ge=0.0, le=5.0, description="Fine for an absence.")
-    max_absent_shifts: int = Field(3, ge=0, le=20, description="Absences that lead to eviction; 0 disables it.")
-    daily_exit_cap: int = Field(2, ge=0, le=50, description="Evictions a day at most.")
+    max_absent_shifts: int = Field(3, ge=0, le=20, description="Absences that lead to an exit; 0 disables it.")
+    absence_days: int = Field(7, ge=1, le=28, description="Days for which an absence counts.")
+    daily_exit_cap: int = Field(2, ge=0, le=50, description="Exits from the queue at a turn of the day, at most.")
+    exit_queue_limit: int = Field(8, ge=0, le=100, description="Agents that can wait for their exit.")
+    exit_review_window: int = Field(1440, ge=1, description="Ticks of waiting after which an exit is forced.")
     work_radius: int = Field(
         2, ge=0, le=16, description="Steps from the tiles beside the workplace that still count as the site."
     )
@@ -150,6 +175,9 @@ class Queues(_Section):
     )
     ghost_step_after: int = Field(
         3, ge=0, le=100, description="Ticks that a finished user may hold on while others wait; 0 = for ever."
+    )
+    age_priority_weight: Unit = Field(
+        0.1, description="Places that a tick of waiting is worth when the next in a queue is chosen."
     )
     patience_ticks: int = Field(
         20, ge=1, le=600, description="Waiting ticks after which, again and again, there is a quarrel."
@@ -176,6 +204,15 @@ class Social(_Section):
     chat_cooldown: int = Field(30, ge=0, description="Ticks until either may chat again.")
     share_below: Unit = Field(0.7, description="Hunger below which an agent accepts a shared meal.")
     modifiers: bool = Field(True, description="Personality changes how ties move.")
+
+
+class Personality(_Section):
+    """What a profile changes besides traits and decay."""
+
+    behaviour: bool = Field(
+        True, description="Biases of behaviour: when the expert chats and leaves for work; how a conflict is taken."
+    )
+    reward_multipliers: bool = Field(False, description="Biases of the reward: each profile values its own terms.")
 
 
 class Perturbation(_Section):
@@ -288,6 +325,7 @@ class TownConfig(_Section):
     queues: Queues = Queues()
     rivalry: Rivalry = Rivalry()
     social: Social = Social()
+    personality: Personality = Personality()
     perturbations: Perturbations = Perturbations()
     rewards: Rewards = Rewards()
     expert: Expert = Expert()

@@ -400,6 +400,13 @@ class TownBatch:
         now = int(self._state.town_i[town, c.TICK])
         return bool(self._kernels.begin_perturbation(self._state, self._layout, self._rules, town, kind, now))
 
+    def request_exit(self, town: int, slot: int) -> bool:
+        """Queue an agent for its exit now, whatever its absences; whether there was room. See ``employment``."""
+        if not self._state.agent_i[town, slot, c.ALIVE]:
+            return False
+        now, kind = int(self._state.town_i[town, c.TICK]), c.EV_EXIT_REQUEST
+        return bool(self._kernels.seek_exit(self._state, self._rules, town, slot, now, kind))
+
     # ---- inside ----
 
     def _run(self, actions: NDArray[np.int64], rows: OutArrays, mode: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from townlet_sim.rules.calendar import respawns
+from townlet_sim.rules.exits import seek_exit
 from townlet_sim.rules.perturbations import begin_perturbation
 from townlet_sim.rules.scripted import scripted_range
 from townlet_sim.rules.tick import OutArrays, run_range
@@ -13,4 +14,5 @@ __all__ = [
     "respawns",
     "run_range",
     "scripted_range",
+    "seek_exit",
 ]

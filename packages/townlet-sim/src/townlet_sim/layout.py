@@ -174,7 +174,7 @@ def generate_layout(*, agents: int, size: int, seed: int) -> Layout:
     crowded = per_side * per_side < homes + 4 * services
     for _ in range(services):
         contents.append(("grocer", ("till", "workplace")))
-        contents.append(("cafe", ("fridge", "workplace")))
+        contents.append(("cafe", ("fridge", "workplace", "table")))
         if crowded:
             contents.append(("gym", ("workplace", "shower", "workplace")))
         else:

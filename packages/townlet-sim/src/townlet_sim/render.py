@@ -41,7 +41,7 @@ TILE = 16
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-_SYMBOLS = {"bed": "b", "fridge": "f", "stove": "s", "shower": "h", "till": "t", "workplace": "w"}
+_SYMBOLS = {"bed": "b", "fridge": "f", "stove": "s", "shower": "h", "till": "t", "workplace": "w", "table": "o"}
 _AGENTS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LEGEND = "# wall  " + "  ".join(f"{symbol} {name}" for name, symbol in _SYMBOLS.items()) + "  0-9A-Z agents"
 """What the characters of the text mean."""
@@ -65,6 +65,7 @@ _OBJECTS: dict[str, Colour] = {
     "shower": (38, 122, 178),
     "till": (52, 128, 66),
     "workplace": (98, 76, 150),
+    "table": (150, 110, 70),
 }
 _PALETTE: tuple[Colour, ...] = (
     (228, 76, 60),
@@ -83,6 +84,7 @@ _ICONS: dict[str, tuple[str, ...]] = {
     "shower": ("..####..", ".######.", ".######.", "........", ".#.#.#..", "..#.#.#.", ".#.#.#..", "..#.#.#."),
     "till": ("....###.", "....#.#.", "....###.", ".######.", ".#.#.##.", ".######.", ".#.#.##.", "########"),
     "workplace": (".######.", ".#....#.", ".#....#.", ".######.", "...##...", "########", ".#....#.", ".#....#."),
+    "table": ("........", ".######.", "########", "########", "########", ".######.", ".#....#.", ".#....#."),
 }
 
 

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _ALIASES = {"checkout": "workplace", "stall": "workplace", "sink": "shower"}
-_FURNITURE = ("bench", "table", "counter")
+_FURNITURE = ("bench", "counter")
 _PREDECESSOR = {
     "affordances": dict,
     "behavior": dict,
@@ -115,7 +115,7 @@ class _Part(BaseModel):
 
 
 class ScenarioObject(_Part):
-    """An object on its tile. Furniture (bench, table, counter) only stands in the way."""
+    """An object on its tile. Furniture (bench, counter) only stands in the way."""
 
     id: str = Field(min_length=1)
     type: Annotated[str, BeforeValidator(_known_type)]
@@ -193,7 +193,7 @@ class TimelineEntry(_Part):
 
     tick: int = Field(ge=0)
     kind: Literal["action", "console"] = "console"
-    name: Literal["force_chat", "set_need", "spawn_agent", "perturbation_trigger"]
+    name: Literal["force_chat", "set_need", "spawn_agent", "perturbation_trigger", "employment_exit"]
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -375,6 +375,7 @@ def _check_entry(scenario: Scenario, entry: TimelineEntry, where: str) -> None:
     required = {
         "set_need": ("agent_id", "need", "value"),
         "spawn_agent": ("agent_id",),
+        "employment_exit": ("agent_id",),
         "perturbation_trigger": ("kind",),
         "force_chat": ("speaker", "listener"),
     }[entry.name]

@@ -47,7 +47,7 @@ class Described:
     meaning: str
 
 
-ACTIONS_VERSION = "1"
+ACTIONS_VERSION = "2"
 ACTIONS: tuple[Described, ...] = (
     Described("stay", "do nothing; while busy: go on"),
     Described("north", "step to row - 1"),
@@ -56,19 +56,20 @@ ACTIONS: tuple[Described, ...] = (
     Described("west", "step to column - 1"),
     Described("use", "use the adjacent fridge, stove or shower, or join its queue"),
     Described("leave", "release the object, leave the queue, or stop eating or sleeping"),
-    Described("eat", "eat a carried portion"),
+    Described("eat", "eat a carried portion at the adjacent table"),
     Described("work", "work at the own site during the own shift"),
     Described("chat", "talk to the nearest agent within reach"),
-    Described("share", "share two carried portions with the nearest hungry agent within reach"),
-    Described("give_way", "change places with the next in the queue"),
+    Described("share", "share two carried portions with a hungry agent at the same table"),
+    Described("give_way", "change places with the next in the queue, and begin to wait anew"),
     Described("cover", "work, and cover a late colleague"),
     Described("take_shift", "work, and take over a late colleague's shift"),
     Described("buy", "buy ingredients at the adjacent till"),
     Described("sleep", "sleep beside the own bed"),
 )
 
-OBJECT_TYPES: tuple[str, ...] = ("bed", "fridge", "stove", "shower", "till", "workplace")
-"""Object types in order of their ids. A fridge is the cafe's counter: a meal is bought and eaten there."""
+OBJECT_TYPES: tuple[str, ...] = ("bed", "fridge", "stove", "shower", "till", "workplace", "table")
+"""Object types in order of their ids. A fridge is the cafe's counter: a meal is bought and eaten there; what was cooked
+is eaten at a table."""
 
 ERRANDS: tuple[str, ...] = ("idle", "cafe", "cook", "shop", "eat", "shower", "sleep", "work")
 """What an agent is about to do, as the town suggests and the scripted expert obeys."""
@@ -89,6 +90,12 @@ EVENT_KINDS: tuple[Described, ...] = (
     Described("blackout", "stoves are without power; slot is the town's first; value: ticks"),
     Described("outage", "showers are without water; slot is the town's first; value: ticks"),
     Described("arranged_meet", "slot and its rival other are brought to the cafe; value: rivalry"),
+    Described("shift_departed_early", "slot has worked and stays away from its shift; value: ticks left in it"),
+    Described("employment_exit_pending", "slot is queued for its exit; value: absences"),
+    Described("employment_exit_queue_overflow", "slot finds the queue of exits full; value: absences"),
+    Described("employment_exit_processed", "slot's exit is decided; value: ticks waited"),
+    Described("employment_exit_deferred", "slot waits for another day; value: ticks waited"),
+    Described("employment_exit_manual_request", "slot is queued for its exit from outside; value: absences"),
 )
 
 REWARD_TERMS: tuple[str, ...] = (
@@ -133,7 +140,7 @@ KPIS: tuple[Described, ...] = (
     Described("exits", "agents that left in the episode"),
 )
 
-FEATURES_VERSION = "1"
+FEATURES_VERSION = "2"
 
 
 def _features() -> tuple[Described, ...]:
@@ -210,7 +217,7 @@ def _features() -> tuple[Described, ...]:
         ("partner_trust", "trust in that agent"),
         ("partner_familiarity", "familiarity with that agent"),
         ("partner_rivalry", "rivalry with that agent"),
-        ("hungry_neighbor", "1 if there is somebody to share a meal with"),
+        ("hungry_neighbor", "1 at a table where somebody sits to share a meal with"),
         ("colleague_late", "1 if the own shift is open and a colleague is late and away"),
     ]
     for name in ("friend_1", "friend_2", "rival_1", "rival_2"):
@@ -227,6 +234,8 @@ def _features() -> tuple[Described, ...]:
         ("social_trust_max", "largest trust; 0 without ties"),
         ("social_rivalry_mean", "mean rivalry over ties; 0 without ties"),
         ("social_rivalry_max", "largest rivalry; 0 without ties"),
+        ("absent_shifts", "absences that count / those that lead to an exit, at most 1"),
+        ("exit_pending", "1 while waiting for an exit"),
     ]
     return tuple(Described(name, meaning) for name, meaning in base)
 
@@ -236,7 +245,7 @@ FEATURES: tuple[Described, ...] = _features()
 
 _CHANNELS: dict[str, tuple[str, ...]] = {
     "hybrid": ("self", "agents", "objects", "reservations"),
-    "full": ("walls", "self", "agents", *OBJECT_TYPES, "busy", "queue_length"),
+    "full": ("walls", "self", "agents", *OBJECT_TYPES[:-1], "busy", "queue_length"),
     "compact": ("self", "agents", "objects", "reservations", "walkable"),
 }
 

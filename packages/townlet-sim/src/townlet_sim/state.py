@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.config import PROFILES, TownConfig
+from townlet_sim.config import BEHAVIOUR_BIAS, PROFILES, REWARD_BIAS, TownConfig
 from townlet_sim.spaces import SOCIAL_STAGES
 
 __all__ = ["RuleArrays", "StateArrays", "allocate_state", "rule_arrays"]
@@ -44,7 +44,7 @@ class RuleArrays(NamedTuple):
     i: NDArray[np.int64]  # (INT_CONSTANTS,)
     job_i: NDArray[np.int64]  # (N, 2): start, end; -1 no job
     job_f: NDArray[np.float64]  # (N, 2): wage, lateness penalty
-    profile: NDArray[np.float64]  # (N, 6): extroversion, forgiveness, ambition, decay factors
+    profile: NDArray[np.float64]  # (N, PROFILE_COLUMNS): traits, decay factors, biases
     time: NDArray[np.float32]  # (ticks_per_day, 2): sin, cos
     given_f: NDArray[np.float64]  # (N, 4): hunger, hygiene, energy, wallet of a scenario; NaN not given
     given_i: NDArray[np.int64]  # (N, 3): present, y, x of a scenario; y -1 not given
@@ -52,7 +52,7 @@ class RuleArrays(NamedTuple):
 
 def allocate_state(*, towns: int, agents: int, objects: int, height: int, width: int) -> StateArrays:
     """Allocate zeroed state for B towns."""
-    events = 6 * agents + 8
+    events = 8 * agents + 8
     return StateArrays(
         agent_i=np.zeros((towns, agents, c.AGENT_INTS), np.int64),
         agent_f=np.zeros((towns, agents, c.AGENT_FLOATS), np.float64),
@@ -103,10 +103,15 @@ def rule_arrays(config: TownConfig, *, workplaces: int, fridge: int) -> RuleArra
         job = config.jobs[n % len(config.jobs)]
         job_i[n] = (job.start, job.end)
         job_f[n] = (job.wage, job.lateness_penalty)
-    profile = np.zeros((agents, 6), np.float64)
+    profile = np.ones((agents, c.PROFILE_COLUMNS), np.float64)
     for n in range(agents):
-        traits, decay = PROFILES[config.profiles[n % len(config.profiles)]]
-        profile[n] = (*traits, *decay)
+        name = config.profiles[n % len(config.profiles)]
+        traits, decay = PROFILES[name]
+        profile[n, : c.P_SURVIVAL] = (*traits, *decay)
+        if config.personality.reward_multipliers:
+            profile[n, c.P_SURVIVAL : c.P_CHAT] = REWARD_BIAS[name]
+        if config.personality.behaviour:
+            profile[n, c.P_CHAT :] = BEHAVIOUR_BIAS[name]
     angle = 2.0 * np.pi * np.arange(day) / day
     return RuleArrays(
         f=np.array([float(_value(config, path)) for path in c.FLOAT_PATHS], np.float64),

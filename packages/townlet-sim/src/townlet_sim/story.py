@@ -20,7 +20,7 @@ __all__ = ["ScenarioBatch", "ScheduledAgents"]
 
 _PERTURBATIONS = ("price_spike", "blackout", "outage", "arranged_meet")
 _STEPS = ((c.NORTH, -1, 0), (c.SOUTH, 1, 0), (c.EAST, 0, 1), (c.WEST, 0, -1))
-_TAKE = {"fridge": c.USE, "stove": c.USE, "shower": c.USE, "till": c.BUY, "bed": c.SLEEP, "workplace": c.WORK}
+_TAKE = {"fridge": c.USE, "stove": c.USE, "shower": c.USE, "till": c.BUY, "bed": c.SLEEP, "workplace": c.WORK, "table": c.EAT}
 _PATIENCE = 200
 """Ticks after which a schedule goes on although an intent was not carried out."""
 
@@ -87,6 +87,8 @@ class ScenarioBatch(TownBatch):
             state.agent_f[b, slots[kwargs["agent_id"]], column] = float(kwargs["value"])
         elif entry.name == "perturbation_trigger":
             self.begin_perturbation(b, _PERTURBATIONS.index(kwargs["kind"]))
+        elif entry.name == "employment_exit":
+            self.request_exit(b, slots[kwargs["agent_id"]])
         elif entry.name == "spawn_agent":
             slot = slots[kwargs["agent_id"]]
             if not state.agent_i[b, slot, c.ALIVE]:

@@ -30,7 +30,7 @@ _CHANNELS = {
     "agents": "other agents",
     "objects": "objects of any type",
     "reservations": "objects in use",
-    "walls": "tiles that are neither walkable nor an object, and what lies beyond the map",
+    "walls": "tiles that are neither walkable nor an object with a channel, and what lies beyond the map",
     "walkable": "tiles that can be walked on",
     "busy": "objects in use",
     "queue_length": "agents waiting at an object",

@@ -12,7 +12,15 @@ from townlet_sim.jit import inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import draw
 from townlet_sim.rules.queues import avoids, leave_queue, release, set_cooldown, start_use
-from townlet_sim.rules.targets import at_site, chat_partner, hungry, late_colleague, till_beside, usable_object
+from townlet_sim.rules.targets import (
+    at_site,
+    chat_partner,
+    hungry,
+    late_colleague,
+    table_beside,
+    till_beside,
+    usable_object,
+)
 from townlet_sim.rules.ties import both_ways, change, clamp, emit, find, occupant
 from townlet_sim.state import RuleArrays, StateArrays
 
@@ -54,8 +62,8 @@ def write_mask(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, n
         mask[c.GIVE_WAY] = ai[c.GAVE_WAY] == 0 and last != n
         return
     mask[c.USE] = usable_object(s, g, r, b, n, now) >= 0
-    mask[c.EAT] = ai[c.PORTIONS] >= 1
-    mask[c.SHARE] = ai[c.PORTIONS] >= 2 and hungry(s, r, b, n) >= 0
+    mask[c.EAT] = ai[c.PORTIONS] >= 1 and table_beside(s, g, b, n) >= 0
+    mask[c.SHARE] = ai[c.PORTIONS] >= 2 and hungry(s, g, r, b, n) >= 0
     if ai[c.SHIFT_OPEN] != 0 and ai[c.SHIFT] != c.ABSENT and at_site(s, g, r, b, n):
         mask[c.WORK] = True
         if (ai[c.SHIFT] == c.ON_TIME or ai[c.SHIFT] == c.LATE) and late_colleague(s, r, b, n, False) >= 0:
@@ -250,8 +258,8 @@ def _chat(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> bool:
 
 
 @kernel
-def _share(s: StateArrays, r: RuleArrays, b: int, n: int) -> bool:
-    m = hungry(s, r, b, n)
+def _share(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> bool:
+    m = hungry(s, g, r, b, n)
     if m < 0:
         return False
     s.agent_i[b, n, c.PORTIONS] -= 2
@@ -268,7 +276,7 @@ def _share(s: StateArrays, r: RuleArrays, b: int, n: int) -> bool:
 
 
 @kernel
-def _give_way(s: StateArrays, r: RuleArrays, b: int, n: int) -> bool:
+def _give_way(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> bool:
     thing = s.agent_i[b, n, c.QUEUE]
     if thing < 0:
         return False
@@ -278,6 +286,7 @@ def _give_way(s: StateArrays, r: RuleArrays, b: int, n: int) -> bool:
             s.object_i[b, thing, c.QUEUE_0 + place] = m
             s.object_i[b, thing, c.QUEUE_0 + place + 1] = n
             s.agent_i[b, n, c.GAVE_WAY] = 1
+            s.agent_i[b, n, c.QUEUE_SINCE] = now
             if avoids(s, r, b, n, m) and r.i[c.I_STAGE] >= 2:
                 s.agent_f[b, n, c.AVOIDANCE] += r.f[c.F_AVOID_CONFLICT]
             emit(s, b, c.EV_INTERACTION, n, m, thing, 1.0)
@@ -319,7 +328,7 @@ def _perform(
     if action == c.LEAVE:
         return _leave(s, r, b, n, now)
     if action == c.GIVE_WAY:
-        return _give_way(s, r, b, n)
+        return _give_way(s, r, b, n, now)
     if s.agent_i[b, n, c.BUSY] != c.FREE:
         return False  # somebody has shared a meal with n in this tick
     if action == c.WORK:
@@ -333,12 +342,14 @@ def _perform(
     if action == c.USE:
         return _use(s, g, r, b, n, now)
     if action == c.EAT:
+        if table_beside(s, g, b, n) < 0:
+            return False  # a passer-by has pushed n from the table
         s.agent_i[b, n, c.PORTIONS] -= 1
         _begin(s, b, n, c.EATING, r.i[c.I_EAT_TICKS])
         s.agent_i[b, n, c.LAST_TICKS] = r.i[c.I_EAT_TICKS]
         return True
     if action == c.SHARE:
-        return _share(s, r, b, n)
+        return _share(s, g, r, b, n)
     if action == c.BUY:
         price = r.f[c.F_INGREDIENTS_COST] * s.town_f[b, c.PRICE]
         if s.agent_f[b, n, c.WALLET] < price:

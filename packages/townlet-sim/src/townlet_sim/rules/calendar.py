@@ -8,6 +8,7 @@ from townlet_sim import columns as c
 from townlet_sim.jit import entry, inlined, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import draw, key
+from townlet_sim.rules.exits import grant_exit, review_exits
 from townlet_sim.rules.queues import stop
 from townlet_sim.rules.ties import emit, forget
 from townlet_sim.state import RuleArrays, StateArrays
@@ -41,6 +42,7 @@ def _open_shift(s: StateArrays, b: int, n: int) -> None:
     ai[c.COVER_TICKS] = 0
     ai[c.TOOK] = 0
     ai[c.HELPED] = 0
+    ai[c.DEPARTED] = 0
 
 
 @kernel
@@ -58,6 +60,7 @@ def enter(s: StateArrays, r: RuleArrays, b: int, n: int) -> None:
     ai[c.COOL_OBJECT] = -1
     ai[c.COVERING] = -1
     ai[c.RESPAWN_AT] = -1
+    ai[c.PENDING] = -1
     ai[c.CTX_RESET] = 1
     ai[c.CAME_Y], ai[c.CAME_X] = -1, -1
     kept_return, kept_running = af[c.RETURN], af[c.RUNNING]
@@ -151,9 +154,8 @@ def begin_episode(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int) -> Non
 
 
 @inlined
-def calendar(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
-    """Close shifts, begin the day, open shifts, for the tick of day that has just come."""
-    evicted = 0
+def calendar(s: StateArrays, r: RuleArrays, b: int, now: int, tod: int) -> None:
+    """Close shifts, begin the day, open shifts, for the tick of day ``tod`` that comes after the tick ``now``."""
     for n in range(s.agent_i.shape[1]):
         ai, af = s.agent_i[b, n], s.agent_f[b, n]
         if ai[c.ALIVE] == 0:
@@ -178,13 +180,16 @@ def calendar(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
                 af[c.HUNGER] = max(0.5, af[c.HUNGER])
                 af[c.HYGIENE] = max(0.5, af[c.HYGIENE])
                 af[c.ENERGY] = max(0.5, af[c.ENERGY])
-            limit = r.i[c.I_MAX_ABSENT]
-            if limit > 0 and ai[c.ABSENT_COUNT] >= limit and evicted < r.i[c.I_EXIT_CAP]:
-                evicted += 1
-                ai[c.EVICT] = 1
+            days = r.i[c.I_ABSENCE_DAYS]
+            ai[c.ABSENT_COUNT] -= (ai[c.ABSENT_DAYS] >> (days - 1)) & 1
+            ai[c.ABSENT_DAYS] = (ai[c.ABSENT_DAYS] << 1) & ((1 << days) - 1)
             ai[c.SHIFT] = c.PRE
         if tod == start:
             _open_shift(s, b, n)
+        if ai[c.PENDING] >= 0 and now - ai[c.PENDING] >= r.i[c.I_EXIT_WINDOW]:
+            grant_exit(s, b, n, now)
+    if tod == 0:
+        review_exits(s, r, b, now)
 
 
 @inlined

@@ -16,10 +16,8 @@ _IDLE_RADIUS = 2
 
 @inlined
 def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
-    """Return the object that an errand leads to; -1 none, -2 where the agent stands."""
+    """Return the object that an errand leads to, -1 for none."""
     layout = s.town_i[b, c.LAYOUT]
-    if errand == c.E_EAT:
-        return -2
     if errand == c.E_WORK:
         return int(g.site[layout, n])
     if errand == c.E_IDLE or errand == c.E_SLEEP:
@@ -31,14 +29,14 @@ def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> in
         kind = c.TILL
     elif errand == c.E_SHOWER:
         kind = c.SHOWER
+    elif errand == c.E_EAT:
+        kind = c.TABLE
     return int(0 + g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind])
 
 
 @kernel
 def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
     place = place_of(s, g, b, n, errand)
-    if place == -2:
-        return 0
     if place < 0:
         return _NOWHERE
     return int(0 + g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]])
@@ -47,11 +45,12 @@ def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
 @kernel
 def _food(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, emergency: bool) -> int:
     """Return the errand that leads to food, -1 for none."""
-    if s.agent_i[b, n, c.PORTIONS] > 0:
+    table = _path(s, g, b, n, c.E_EAT) < _NOWHERE
+    if table and s.agent_i[b, n, c.PORTIONS] > 0:
         return c.E_EAT
     wallet, price = s.agent_f[b, n, c.WALLET], s.town_f[b, c.PRICE]
     cook = -1
-    if s.town_i[b, c.PERTURBATION] != c.BLACKOUT and _path(s, g, b, n, c.E_COOK) < _NOWHERE:
+    if table and s.town_i[b, c.PERTURBATION] != c.BLACKOUT and _path(s, g, b, n, c.E_COOK) < _NOWHERE:
         if s.agent_i[b, n, c.INGREDIENTS] > 0:
             cook = c.E_COOK
         elif wallet >= r.f[c.F_INGREDIENTS_COST] * price and _path(s, g, b, n, c.E_SHOP) < _NOWHERE:
@@ -72,26 +71,27 @@ def _due(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: in
     if s.agent_i[b, n, c.SHIFT_OPEN] != 0:
         return bool(s.agent_i[b, n, c.SHIFT] != c.ABSENT)
     ahead = (start - tod) % r.i[c.I_DAY]
-    return bool(ahead <= _path(s, g, b, n, c.E_WORK) + r.i[c.I_EARLY])
+    return bool(ahead <= _path(s, g, b, n, c.E_WORK) + r.i[c.I_EARLY] * r.profile[n, c.P_WORK])
 
 
 @kernel
 def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: int) -> int:
     af = s.agent_f[b, n]
     best, errand = 0.0, c.E_IDLE
-    spare = _NOWHERE
+    spare = float(_NOWHERE)
     if r.job_i[n, 0] >= 0 and s.agent_i[b, n, c.SHIFT_OPEN] == 0:
-        spare = (r.job_i[n, 0] - tod) % r.i[c.I_DAY] - _path(s, g, b, n, c.E_WORK) - r.i[c.I_EARLY]
+        early = r.i[c.I_EARLY] * r.profile[n, c.P_WORK]
+        spare = (r.job_i[n, 0] - tod) % r.i[c.I_DAY] - _path(s, g, b, n, c.E_WORK) - early
     if af[c.HUNGER] < r.f[c.F_EAT_BELOW]:
         food = _food(s, g, r, b, n, False)
         if food >= 0:
             ticks = r.i[c.I_EAT_TICKS]
             if food == c.E_CAFE:
                 ticks = r.i[c.I_MEAL_TICKS]
-            elif food == c.E_COOK:
-                ticks = r.i[c.I_COOK_TICKS] + r.i[c.I_EAT_TICKS]
-            elif food == c.E_SHOP:
-                ticks = 1 + r.i[c.I_COOK_TICKS] + r.i[c.I_EAT_TICKS]
+            elif food != c.E_EAT:  # then it is carried to a table
+                ticks += r.i[c.I_COOK_TICKS] + _path(s, g, b, n, c.E_EAT)
+                if food == c.E_SHOP:
+                    ticks += 1
             lack = 1.0 - af[c.HUNGER]
             time = _path(s, g, b, n, food) + ticks
             value = r.f[c.F_HUNGER_WEIGHT] * lack * lack / time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from townlet_sim import columns as c
 from townlet_sim.jit import inlined
+from townlet_sim.rules.exits import seek_exit
 from townlet_sim.rules.queues import leave_queue
 from townlet_sim.rules.ties import emit
 from townlet_sim.state import RuleArrays, StateArrays
@@ -44,7 +45,7 @@ def _fine(s: StateArrays, b: int, n: int, amount: float) -> None:
 
 
 @inlined
-def employment(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
+def employment(s: StateArrays, r: RuleArrays, b: int, now: int, tod: int) -> None:
     """Book lateness, absence and wages of this tick."""
     for n in range(s.agent_i.shape[1]):
         ai = s.agent_i[b, n]
@@ -61,12 +62,21 @@ def employment(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
                 ai[c.LATE_COUNT] += 1
                 _fine(s, b, n, r.job_f[n, 1])
                 emit(s, b, c.EV_LATE, n, -1, -1, float(k))
+        seen = ai[c.WORK_TICKS] > 0
+        gone = not worked and seen and tod - ai[c.LAST_WORKED] > r.i[c.I_SLACK]
+        if gone and ai[c.DEPARTED] == 0:
+            ai[c.DEPARTED] = 1
+            emit(s, b, c.EV_DEPARTED, n, -1, -1, float(r.job_i[n, 1] - tod))
         if ai[c.SHIFT] == c.LATE and not worked:
-            if ai[c.WORK_TICKS] == 0 and k >= r.i[c.I_ABSENT_CUTOFF] + ai[c.COVER_TICKS]:
+            if (gone or not seen) and k >= r.i[c.I_ABSENT_CUTOFF] + ai[c.COVER_TICKS]:
                 ai[c.SHIFT] = c.ABSENT
                 ai[c.ABSENT_COUNT] += 1
+                ai[c.ABSENT_DAYS] |= 1
                 _fine(s, b, n, r.f[c.F_ABSENCE_PENALTY])
                 emit(s, b, c.EV_ABSENT, n, -1, -1, float(k))
+                limit = r.i[c.I_MAX_ABSENT]
+                if limit > 0 and ai[c.ABSENT_COUNT] >= limit:
+                    seek_exit(s, r, b, n, now, c.EV_EXIT_PENDING)
             elif ai[c.COVERED] != 0:
                 s.agent_f[b, n, c.PAID] = r.f[c.F_COVER_SHARE] * wage
                 ai[c.COVER_TICKS] += 1
@@ -82,6 +92,7 @@ def employment(s: StateArrays, r: RuleArrays, b: int, tod: int) -> None:
                 factor = factor + r.f[c.F_TAKE_BONUS]
             s.agent_f[b, n, c.PAID] = wage * factor
             ai[c.WORK_TICKS] += 1
+            ai[c.LAST_WORKED] = tod
             if ai[c.SHIFT] == c.ON_TIME:
                 ai[c.ONTIME_TICKS] += 1
         s.agent_f[b, n, c.WALLET] += s.agent_f[b, n, c.PAID]
@@ -96,9 +107,9 @@ def decay(s: StateArrays, r: RuleArrays, b: int) -> None:
         if ai[c.ALIVE] == 0:
             continue
         af = s.agent_f[b, n]
-        af[c.HUNGER] = max(0.0, af[c.HUNGER] - r.f[c.F_HUNGER_DECAY] * r.profile[n, 3])
-        af[c.HYGIENE] = max(0.0, af[c.HYGIENE] - r.f[c.F_HYGIENE_DECAY] * r.profile[n, 4])
-        af[c.ENERGY] = max(0.0, af[c.ENERGY] - r.f[c.F_ENERGY_DECAY] * r.profile[n, 5])
+        af[c.HUNGER] = max(0.0, af[c.HUNGER] - r.f[c.F_HUNGER_DECAY] * r.profile[n, c.P_HUNGER])
+        af[c.HYGIENE] = max(0.0, af[c.HYGIENE] - r.f[c.F_HYGIENE_DECAY] * r.profile[n, c.P_HYGIENE])
+        af[c.ENERGY] = max(0.0, af[c.ENERGY] - r.f[c.F_ENERGY_DECAY] * r.profile[n, c.P_ENERGY])
         ai[c.NO_FOOD] = ai[c.NO_FOOD] + 1 if af[c.HUNGER] <= 0.0 else 0
         ai[c.STARVING] = ai[c.STARVING] + 1 if af[c.HUNGER] <= STARVING_AT else 0
         if ai[c.STARVING] == STARVATION_TICKS:

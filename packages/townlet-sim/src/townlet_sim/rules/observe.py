@@ -25,7 +25,8 @@ def _object_pixel(
 ) -> None:
     used = 1 if s.object_i[b, thing, c.USER] >= 0 else 0
     if variant == 1:
-        image[3 + g.objects[s.town_i[b, c.LAYOUT], thing, 0], y, x] = 1
+        kind = g.objects[s.town_i[b, c.LAYOUT], thing, 0]
+        image[0 if kind == c.TABLE else 3 + kind, y, x] = 1
         image[9, y, x] = used
         image[10, y, x] = s.object_i[b, thing, c.WAITING]
     else:
@@ -113,7 +114,7 @@ def _write_ties(s: StateArrays, r: RuleArrays, b: int, n: int, row: NDArray[np.f
             cold, rivals = (cold[0], rivalry), (rivals[0], place)
     row[18] = rivalry_max
     row[19] = avoided / 6.0
-    for k in range(86, 114):
+    for k in range(89, 117):
         row[k] = 0.0
     if count == 0:
         return
@@ -122,17 +123,17 @@ def _write_ties(s: StateArrays, r: RuleArrays, b: int, n: int, row: NDArray[np.f
         if place < 0:
             continue
         m = s.tie_other[b, n, place]
-        at = 86 + 6 * slot
+        at = 89 + 6 * slot
         row[at] = 1.0
         row[at + 1] = clamp((s.agent_i[b, m, c.X] - s.agent_i[b, n, c.X]) / 32.0, -1.0, 1.0)
         row[at + 2] = clamp((s.agent_i[b, m, c.Y] - s.agent_i[b, n, c.Y]) / 32.0, -1.0, 1.0)
         row[at + 3] = s.tie[b, n, place, c.TRUST]
         row[at + 4] = s.tie[b, n, place, c.FAMILIARITY]
         row[at + 5] = s.tie[b, n, place, c.RIVALRY]
-    row[110] = trust_sum / count
-    row[111] = trust_max
-    row[112] = rivalry_sum / count
-    row[113] = rivalry_max
+    row[113] = trust_sum / count
+    row[114] = trust_max
+    row[115] = rivalry_sum / count
+    row[116] = rivalry_max
 
 
 @inlined
@@ -157,31 +158,33 @@ def _write_around(s: StateArrays, g: LayoutArrays, b: int, n: int, row: NDArray[
 
 
 @inlined
-def _write_social(s: StateArrays, r: RuleArrays, b: int, n: int, now: int, row: NDArray[np.float32]) -> None:
+def _write_social(
+    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, row: NDArray[np.float32]
+) -> None:
     ai = s.agent_i[b, n]
-    for k in range(78, 86):
+    for k in range(81, 89):
         row[k] = 0.0
     thing = ai[c.QUEUE] if ai[c.QUEUE] >= 0 else ai[c.OBJECT]
     if thing >= 0:
         waiting = s.object_i[b, thing, c.WAITING]
-        row[79] = waiting / 4.0
+        row[82] = waiting / 4.0
         if ai[c.QUEUE] >= 0:
             for place in range(waiting):
                 if s.object_i[b, thing, c.QUEUE_0 + place] == n:
-                    row[78] = (place + 1) / 4.0
+                    row[81] = (place + 1) / 4.0
     if row[29] > 0.0:  # somebody is near
         m = chat_partner(s, r, b, n, now)
         if m >= 0:
-            row[80] = 1.0
+            row[83] = 1.0
             place = find(s, b, n, m)
             if place >= 0:
-                row[81] = s.tie[b, n, place, c.TRUST]
-                row[82] = s.tie[b, n, place, c.FAMILIARITY]
-                row[83] = s.tie[b, n, place, c.RIVALRY]
-        if hungry(s, r, b, n) >= 0:
-            row[84] = 1.0
+                row[84] = s.tie[b, n, place, c.TRUST]
+                row[85] = s.tie[b, n, place, c.FAMILIARITY]
+                row[86] = s.tie[b, n, place, c.RIVALRY]
+        if hungry(s, g, r, b, n) >= 0:
+            row[87] = 1.0
     if ai[c.SHIFT_OPEN] != 0 and late_colleague(s, r, b, n, False) >= 0:
-        row[85] = 1.0
+        row[88] = 1.0
 
 
 @inlined
@@ -248,10 +251,12 @@ def write_features(
         row[58] = ((r.job_i[n, 0] - tod) % day) / day
         if is_open:
             row[59] = (r.job_i[n, 1] - tod) / day
-    for k in range(18):
+    for k in range(3 * c.TYPES):
         row[60 + k] = g.cell[layout, y, x, k]
-    _write_social(s, r, b, n, now, row)
+    _write_social(s, g, r, b, n, now, row)
     _write_ties(s, r, b, n, row)
+    row[117] = min(ai[c.ABSENT_COUNT] / max(r.i[c.I_MAX_ABSENT], 1), 1.0)
+    row[118] = 1.0 if ai[c.PENDING] >= 0 else 0.0
 
 
 @kernel

@@ -8,7 +8,7 @@ from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.ties import both_ways, conflict, emit, find
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["affordable", "avoids", "leave_queue", "progress", "release", "set_cooldown", "start_use", "stop"]
+__all__ = ["affordable", "avoids", "leave_queue", "next_in_line", "progress", "release", "set_cooldown", "start_use", "stop"]
 
 
 @inlined
@@ -62,6 +62,19 @@ def set_cooldown(s: StateArrays, r: RuleArrays, b: int, n: int, thing: int, now:
 
 
 @kernel
+def next_in_line(s: StateArrays, r: RuleArrays, b: int, thing: int, now: int) -> int:
+    """Return who is next at an object with a queue: its place counts, less what it has waited."""
+    best = s.object_i[b, thing, c.QUEUE_0]
+    least = 0.0
+    for place in range(s.object_i[b, thing, c.WAITING]):
+        n = s.object_i[b, thing, c.QUEUE_0 + place]
+        rank = place - r.f[c.F_AGE] * (now - s.agent_i[b, n, c.QUEUE_SINCE])
+        if place == 0 or rank < least:
+            best, least = n, rank
+    return int(best)
+
+
+@kernel
 def release(s: StateArrays, r: RuleArrays, b: int, n: int, now: int, success: bool) -> None:
     """Free the object that n uses or holds; with success it is handed over to whoever waits."""
     thing = s.agent_i[b, n, c.OBJECT]
@@ -73,7 +86,7 @@ def release(s: StateArrays, r: RuleArrays, b: int, n: int, now: int, success: bo
     if success:
         set_cooldown(s, r, b, n, thing, now)
         if s.object_i[b, thing, c.WAITING] > 0:
-            heir = s.object_i[b, thing, c.QUEUE_0]
+            heir = next_in_line(s, r, b, thing, now)
             emit(s, b, c.EV_INTERACTION, n, heir, thing, 0.0)
             both_ways(s, r, b, n, heir, 0.05, 0.05, -0.05)
 
@@ -146,12 +159,12 @@ def progress(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int) -
                 s.object_i[b, thing, c.HELD] += 1
                 slack = r.i[c.I_GHOST]
                 if slack > 0 and s.object_i[b, thing, c.WAITING] > 0 and s.object_i[b, thing, c.HELD] >= slack:
-                    first = s.object_i[b, thing, c.QUEUE_0]
+                    first = next_in_line(s, r, b, thing, now)
                     conflict(s, r, b, user, first, thing, r.f[c.F_GHOST_BOOST])
                     release(s, r, b, user, now, False)
                     set_cooldown(s, r, b, user, thing, now)
         while s.object_i[b, thing, c.USER] < 0 and s.object_i[b, thing, c.WAITING] > 0:
-            first = s.object_i[b, thing, c.QUEUE_0]
+            first = next_in_line(s, r, b, thing, now)
             leave_queue(s, b, first)
             if affordable(s, g, r, b, first, thing, now):
                 start_use(s, g, r, b, first, thing)

@@ -12,6 +12,12 @@ __all__ = ["indicators", "reward"]
 
 
 @inlined
+def _valued(x: float, k: float) -> float:
+    """Return what a term is worth to a profile with the bias k."""
+    return x * k if x > 0.0 else x / k
+
+
+@inlined
 def reward(s: StateArrays, r: RuleArrays, b: int, now: int) -> None:
     """Write the terms of every slot for the tick ``now`` (after it was played)."""
     for n in range(s.agent_i.shape[1]):
@@ -41,7 +47,15 @@ def reward(s: StateArrays, r: RuleArrays, b: int, now: int) -> None:
             new = 0.0 if leaves else potential(s, r, b, n)
             shaping = r.f[c.F_GAMMA] * new - af[c.POTENTIAL]
             af[c.POTENTIAL] = new
-        running = survival + needs + wage + punctuality + bonus - af[c.PENALTY] + af[c.AVOIDANCE] + shaping
+        penalty, avoidance = -af[c.PENALTY], af[c.AVOIDANCE]
+        survival = _valued(survival, r.profile[n, c.P_SURVIVAL])
+        needs = _valued(needs, r.profile[n, c.P_SURVIVAL])
+        wage = _valued(wage, r.profile[n, c.P_EMPLOYMENT])
+        punctuality = _valued(punctuality, r.profile[n, c.P_EMPLOYMENT])
+        bonus = _valued(bonus, r.profile[n, c.P_SOCIAL])
+        penalty = _valued(penalty, r.profile[n, c.P_SOCIAL])
+        avoidance = _valued(avoidance, r.profile[n, c.P_SOCIAL])
+        running = survival + needs + wage + punctuality + bonus + penalty + avoidance + shaping
         kept = running
         if leaves:
             ai[c.GUARD_UNTIL] = now + 1 + r.i[c.I_DEATH_TICKS]
@@ -63,8 +77,8 @@ def reward(s: StateArrays, r: RuleArrays, b: int, now: int) -> None:
         terms[c.T_WAGE] = wage
         terms[c.T_PUNCTUALITY] = punctuality
         terms[c.T_BONUS] = bonus
-        terms[c.T_PENALTY] = -af[c.PENALTY]
-        terms[c.T_AVOIDANCE] = af[c.AVOIDANCE]
+        terms[c.T_PENALTY] = penalty
+        terms[c.T_AVOIDANCE] = avoidance
         terms[c.T_SHAPING] = shaping
         terms[c.T_CLIP] = kept - running
         terms[c.T_TERMINAL] = terminal

@@ -33,7 +33,7 @@ def _expert(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
         return int(ai[c.HINT])
     action = c.USE
     if errand == c.E_IDLE:
-        least = r.f[c.F_CHAT_ABOVE]
+        least = r.f[c.F_CHAT_ABOVE] / r.profile[n, c.P_CHAT]
         action = c.STAY
         if af[c.HUNGER] > least and af[c.HYGIENE] > least and af[c.ENERGY] > least:
             action = c.CHAT
@@ -91,7 +91,7 @@ def _random(s: StateArrays, b: int, n: int) -> int:
 
 
 @kernel
-def _partner(s: StateArrays, r: RuleArrays, b: int, n: int, kind: int) -> int:
+def _partner(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, kind: int) -> int:
     """Play a variation of the expert."""
     ai, af, mask = s.agent_i[b, n], s.agent_f[b, n], s.mask[b, n]
     errand = ai[c.ERRAND]
@@ -101,7 +101,8 @@ def _partner(s: StateArrays, r: RuleArrays, b: int, n: int, kind: int) -> int:
     elif kind == FREELOADER:
         cooks = errand == c.E_COOK or errand == c.E_SHOP
         if cooks and ai[c.BUSY] == c.FREE and af[c.HUNGER] >= r.f[c.F_EMERGENCY]:
-            return c.STAY  # somebody may share
+            table = int(0 + g.near[s.town_i[b, c.LAYOUT], ai[c.Y], ai[c.X], c.TABLE])
+            return next_step(s, g, b, n, table, int(s.town_i[b, c.TICK]), False)  # somebody may share there
     else:
         if mask[c.GIVE_WAY]:
             thing = ai[c.QUEUE]
@@ -148,5 +149,5 @@ def scripted_range(
             elif kind == RANDOM:
                 action = _random(s, b, n)
             else:
-                action = _partner(s, r, b, n, kind)
+                action = _partner(s, g, r, b, n, kind)
             actions[b * agents + n] = action

@@ -9,7 +9,7 @@ from townlet_sim.rules.queues import affordable
 from townlet_sim.rules.ties import find, occupant
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["RING_X", "RING_Y", "at_site", "chat_partner", "hungry", "late_colleague", "till_beside", "usable_object"]
+__all__ = ["RING_X", "RING_Y", "at_site", "chat_partner", "hungry", "late_colleague", "table_beside", "till_beside", "usable_object"]
 
 RING_Y = (-1, 1, 0, 0, -1, -1, 1, 1)
 RING_X = (0, 0, 1, -1, 1, -1, 1, -1)
@@ -62,9 +62,22 @@ def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int
 
 
 @inlined
-def hungry(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
-    """Return the agent that a meal is shared with, -1 for none."""
+def table_beside(s: StateArrays, g: LayoutArrays, b: int, n: int) -> int:
+    """Return the table that n sits at, -1 for none."""
+    layout = s.town_i[b, c.LAYOUT]
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    table = int(0 + g.near[layout, y, x, c.TABLE])
+    return table if table >= 0 and g.dist[layout, table, y, x] == 0 else -1
+
+
+@inlined
+def hungry(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int) -> int:
+    """Return the agent that a meal is shared with, -1 for none: the first around n's table."""
+    table = table_beside(s, g, b, n)
+    if table < 0:
+        return -1
+    layout = s.town_i[b, c.LAYOUT]
+    y, x = g.objects[layout, table, 1], g.objects[layout, table, 2]
     for k in range(8):
         ny, nx = y + RING_Y[k], x + RING_X[k]
         if ny < 0 or nx < 0 or ny >= s.occupied.shape[1] or nx >= s.occupied.shape[2]:
@@ -72,6 +85,7 @@ def hungry(s: StateArrays, r: RuleArrays, b: int, n: int) -> int:
         m = occupant(s, b, ny, nx)
         if (
             m >= 0
+            and m != n
             and s.agent_i[b, m, c.BUSY] == c.FREE
             and s.agent_i[b, m, c.QUEUE] < 0
             and s.agent_f[b, m, c.HUNGER] < r.f[c.F_SHARE_BELOW]

@@ -118,9 +118,9 @@ def run_range(
             act(s, g, r, b, actions[b * agents : (b + 1) * agents], now)
             progress(s, g, r, b, now)
             timers(s, r, b)
-            employment(s, r, b, tod)
+            employment(s, r, b, now, tod)
             decay(s, r, b)
-            calendar(s, r, b, next_tod)
+            calendar(s, r, b, now, next_tod)
             note_exits(s, r, b)
             reward(s, r, b, now)
             now = now + 1

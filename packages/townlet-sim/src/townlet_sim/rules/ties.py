@@ -98,8 +98,8 @@ def conflict(s: StateArrays, r: RuleArrays, b: int, n: int, m: int, thing: int, 
     if r.i[c.I_MODIFIERS] != 0:
         first = rise * (1.0 + 0.3 * s.agent_f[b, n, c.AMBITION])
         second = rise * (1.0 + 0.3 * s.agent_f[b, m, c.AMBITION])
-    change(s, r, b, n, m, 0.0, 0.0, first)
-    change(s, r, b, m, n, 0.0, 0.0, second)
+    change(s, r, b, n, m, 0.0, 0.0, first * r.profile[n, c.P_CONFLICT])
+    change(s, r, b, m, n, 0.0, 0.0, second * r.profile[m, c.P_CONFLICT])
 
 
 @kernel

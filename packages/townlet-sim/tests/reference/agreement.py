@@ -54,8 +54,10 @@ def _of_agent(town: Town, slot: int) -> Iterator[tuple[str, Any]]:
         yield "cover_ticks", agent.cover_ticks
         yield "took", agent.took
         yield "helped", agent.helped
+        yield "departed", agent.departed
     yield "late_count", agent.late_count
     yield "absences", agent.absences
+    yield "pending", -1 if agent.pending is None else agent.pending
     yield "withheld", agent.withheld
     yield "record", sorted(agent.record)
     yield "no_food", agent.no_food
@@ -105,8 +107,10 @@ def _of_engine_agent(sim: TownBatch, b: int, slot: int) -> Iterator[tuple[str, A
         yield "cover_ticks", i[c.COVER_TICKS]
         yield "took", bool(i[c.TOOK])
         yield "helped", bool(i[c.HELPED])
+        yield "departed", bool(i[c.DEPARTED])
     yield "late_count", i[c.LATE_COUNT]
     yield "absences", i[c.ABSENT_COUNT]
+    yield "pending", i[c.PENDING]
     yield "withheld", f[c.WITHHELD]
     yield "record", sorted(f[c.RECORD_0 : c.RECORD_0 + i[c.FRESH]])
     yield "no_food", i[c.NO_FOOD]

@@ -30,7 +30,7 @@ def can(world: World, agent: Agent, action: str, *, acting: bool) -> bool:
     if action == "use":
         return world.use_target(agent) is not None
     if action == "eat":
-        return agent.portions > 0
+        return agent.portions > 0 and world.table(agent) is not None
     if action == "share":
         return agent.portions >= 2 and world.hungry_neighbour(agent) is not None
     if action == "buy":
@@ -63,9 +63,10 @@ def _food(world: World, agent: Agent, *, emergency: bool) -> str | None:
     economy, expert = world.config.economy, world.config.expert
     shop = agent.wallet >= economy.ingredients_cost * world.price
     own_kitchen = "cook" if agent.ingredients > 0 else "shop" if shop else None
-    if world.perturbation == "blackout":
+    table = place_of(world, agent, "eat")
+    if world.perturbation == "blackout" or table is None or place_of(world, agent, "cook") is None:
         own_kitchen = None
-    if agent.portions > 0:
+    if agent.portions > 0 and table is not None:
         return "eat"
     if not emergency and agent.wallet < expert.cook_baskets * economy.basket and own_kitchen:
         return own_kitchen
@@ -80,7 +81,11 @@ def _due(world: World, agent: Agent) -> bool:
     if agent.job is None or agent.site is None:
         return False
     ahead = (agent.job.start - world.tod) % world.config.ticks_per_day
-    return ahead <= world.dist(agent.site, agent.tile) + world.config.expert.early_ticks
+    return ahead <= world.dist(agent.site, agent.tile) + _early(world, agent)
+
+
+def _early(world: World, agent: Agent) -> float:
+    return world.config.expert.early_ticks * world.behaviour(agent)[1]
 
 
 def _weigh(world: World, agent: Agent) -> None:
@@ -101,14 +106,10 @@ def _weigh(world: World, agent: Agent) -> None:
     candidates: list[tuple[str, float, float, int]] = []
     if agent.hunger < expert.eat_below:
         food = _food(world, agent, emergency=False)
+        if food is not None and _path(world, agent, food) + _meal(world, agent, food) > _spare(world, agent):
+            food = _food(world, agent, emergency=True)
         if food is not None:
-            time = {
-                "eat": times.eat_ticks,
-                "cafe": times.meal_ticks,
-                "cook": times.cook_ticks + times.eat_ticks,
-                "shop": 1 + times.cook_ticks + times.eat_ticks,
-            }[food]
-            candidates.append((food, weights.hunger_weight, 1 - agent.hunger, time))
+            candidates.append((food, weights.hunger_weight, 1 - agent.hunger, _meal(world, agent, food)))
     shower = agent.wallet >= config.economy.shower_cost * world.price and world.perturbation != "outage"
     if agent.hygiene < expert.shower_below and shower:
         candidates.append(("shower", weights.hygiene_weight, 1 - agent.hygiene, times.shower_ticks))
@@ -116,7 +117,7 @@ def _weigh(world: World, agent: Agent) -> None:
         candidates.append(("sleep", weights.energy_weight, 1 - agent.energy, times.sleep_ticks))
     agent.errand, best = "idle", 0.0
     for errand, weight, deficit, time in candidates:
-        exists = errand == "eat" or place_of(world, agent, errand) is not None
+        exists = place_of(world, agent, errand) is not None
         hurried = errand != "sleep" and _path(world, agent, errand) + time > _spare(world, agent)
         if hurried or not exists:
             continue
@@ -126,12 +127,19 @@ def _weigh(world: World, agent: Agent) -> None:
     agent.errand_until = world.tick + expert.commit_ticks
 
 
+def _meal(world: World, agent: Agent, food: str) -> int:
+    """Ticks from arriving until it has eaten."""
+    times = world.config.affordances
+    cooked = times.cook_ticks + _path(world, agent, "eat") + times.eat_ticks
+    return {"eat": times.eat_ticks, "cafe": times.meal_ticks, "cook": cooked, "shop": 1 + cooked}[food]
+
+
 def _spare(world: World, agent: Agent) -> float:
     """Ticks until it must set off for work."""
     if agent.job is None or agent.site is None or agent.open:
         return inf
     ahead = (agent.job.start - world.tod) % world.config.ticks_per_day
-    return ahead - world.dist(agent.site, agent.tile) - world.config.expert.early_ticks
+    return ahead - world.dist(agent.site, agent.tile) - _early(world, agent)
 
 
 def place_of(world: World, agent: Agent, errand: str) -> int | None:
@@ -139,7 +147,7 @@ def place_of(world: World, agent: Agent, errand: str) -> int | None:
         return agent.bed
     if errand == "work":
         return agent.site
-    kinds = {"cafe": "fridge", "cook": "stove", "shop": "till", "shower": "shower"}
+    kinds = {"cafe": "fridge", "cook": "stove", "shop": "till", "shower": "shower", "eat": "table"}
     return world.near(kinds[errand], agent.tile) if errand in kinds else None
 
 
@@ -193,6 +201,7 @@ def expert_action(world: World, agent: Agent) -> str:
     action = {"cafe": "use", "cook": "use", "shower": "use", "shop": "buy", "idle": "chat"}.get(
         agent.errand, agent.errand
     )
-    if agent.errand == "idle" and min(agent.hunger, agent.hygiene, agent.energy) <= world.config.expert.chat_above:
+    content = world.config.expert.chat_above / world.behaviour(agent)[0]
+    if agent.errand == "idle" and min(agent.hunger, agent.hygiene, agent.energy) <= content:
         return "stay"
     return action if can(world, agent, action, acting=False) else "stay"

@@ -153,6 +153,8 @@ def _ties(world: World, agent: Agent) -> dict[str, float]:
     found["social_trust_max"] = max((tie.trust for tie in ties), default=0.0)
     found["social_rivalry_mean"] = sum(tie.rivalry for tie in ties) / count
     found["social_rivalry_max"] = max((tie.rivalry for tie in ties), default=0.0)
+    found["absent_shifts"] = min(agent.absences / max(world.config.employment.max_absent_shifts, 1), 1.0)
+    found["exit_pending"] = float(agent.pending is not None)
     return found
 
 
@@ -177,7 +179,7 @@ def _shown(world: World, agent: Agent, channel: str, tile: tuple[int, int]) -> i
     if channel == "walkable":
         return int(world.walkable(tile))
     if channel == "walls":
-        return int(not world.walkable(tile) and not things)
+        return int(not world.walkable(tile) and all(thing.type == "table" for thing in things))
     if channel in {"reservations", "busy"}:
         return int(any(thing.user is not None for thing in things))
     if channel == "queue_length":

@@ -23,6 +23,7 @@ class Town(World):
         super().__init__(config, layouts)
         self.seed = seed
         self.terms: list[dict[str, float]] = []
+        self.granted: list[int] = []
         self.terminated: list[bool] = []
         self.truncated = False
         self.begin_episode()
@@ -294,7 +295,7 @@ class Town(World):
         place = queue.index(agent.slot)
         other = self.agents[queue[place + 1]]
         queue[place], queue[place + 1] = queue[place + 1], queue[place]
-        agent.gave_way = True
+        agent.gave_way, agent.since = True, self.tick
         self._avoid(agent, [other.slot])
         self.emit(agent.slot, "queue_interaction", other=other.slot, thing=agent.queue, value=1.0)
         self.both_ways(agent, other, 0.05, 0.05, -0.05)
@@ -336,11 +337,11 @@ class Town(World):
             else:
                 thing.held += 1
                 if thing.queue and queues.ghost_step_after and thing.held >= queues.ghost_step_after:
-                    self.conflict(user, self.agents[thing.queue[0]], thing, boosts.ghost_step_boost)
+                    self.conflict(user, self.next_in_line(thing), thing, boosts.ghost_step_boost)
                     self.release(user, success=False)
                     user.cool_thing, user.cool_until = thing.number, self.tick + queues.cooldown_ticks
         while thing.user is None and thing.queue:
-            first = self.agents[thing.queue[0]]
+            first = self.next_in_line(thing)
             self.leave_queue(first)
             if self.usable(first, thing):
                 self.begin_use(first, thing)
@@ -401,12 +402,17 @@ class Town(World):
                 agent.late_count += 1
                 self._fine(agent, job.lateness_penalty)
                 self.emit(agent.slot, "shift_late", value=float(k))
+        gone = agent.work_ticks > 0 and not agent.worked and self.tod - agent.last_worked > rules.absence_slack
+        if gone and not agent.departed:
+            agent.departed = True
+            self.emit(agent.slot, "shift_departed_early", value=float(job.end - self.tod))
         if agent.shift == "late" and not agent.worked:
-            if agent.work_ticks == 0 and k >= rules.absent_cutoff + agent.cover_ticks:
+            if (agent.work_ticks == 0 or gone) and k >= rules.absent_cutoff + agent.cover_ticks:
                 agent.shift = "absent"
                 self._fine(agent, rules.absence_penalty)
-                agent.absences += 1
+                agent.absent_days.append(0)
                 self.emit(agent.slot, "shift_absent", value=float(k))
+                self._seek_exit_if_absent_too_often(agent)
             elif agent.covered:
                 self._pay(agent, rules.cover_share * job.wage)
                 agent.cover_ticks += 1
@@ -422,6 +428,7 @@ class Town(World):
                 f += rules.take_bonus
             self._pay(agent, job.wage * f)
             agent.work_ticks += 1
+            agent.last_worked = self.tod
             if agent.shift == "on_time":
                 agent.on_time_ticks += 1
 
@@ -461,22 +468,49 @@ class Town(World):
                     agent.hunger = max(agent.hunger, 0.5)
                     agent.hygiene = max(agent.hygiene, 0.5)
                     agent.energy = max(agent.energy, 0.5)
+                aged = [days + 1 for days in agent.absent_days]
+                agent.absent_days = [days for days in aged if days < config.employment.absence_days]
                 if not agent.open:
                     agent.shift = "pre"
         for agent in self._present():
             if agent.job is not None and tod == agent.job.start:
                 self.open_shift(agent)
+        self.tick -= 1  # what follows counts in ticks played
+        self._review_exits(turn_of_day=tod == 0)
+        self.tick += 1
+
+    def _seek_exit_if_absent_too_often(self, agent: Agent) -> None:
+        rules = self.config.employment
+        if agent.pending is not None or not 0 < rules.max_absent_shifts <= agent.absences:
+            return
+        if sum(other.pending is not None for other in self._present()) >= rules.exit_queue_limit:
+            self.emit(agent.slot, "employment_exit_queue_overflow", value=float(agent.absences))
+        else:
+            agent.pending = self.tick
+            self.emit(agent.slot, "employment_exit_pending", value=float(agent.absences))
+
+    def _review_exits(self, *, turn_of_day: bool) -> None:
+        rules = self.config.employment
+        waited = {agent.slot: self.tick - agent.pending for agent in self._present() if agent.pending is not None}
+        self.granted = [slot for slot, ticks in waited.items() if ticks >= rules.exit_review_window]
+        deferred: list[int] = []
+        if turn_of_day:
+            queue = sorted((slot for slot in waited if slot not in self.granted), key=lambda slot: -waited[slot])
+            self.granted += queue[: rules.daily_exit_cap]
+            deferred = sorted(queue[rules.daily_exit_cap :])
+        for slot in self.granted:
+            self.emit(slot, "employment_exit_processed", value=float(waited[slot]))
+        for slot in deferred:
+            self.emit(slot, "employment_exit_deferred", value=float(waited[slot]))
+        for agent in self._present():
+            if turn_of_day:
+                self._seek_exit_if_absent_too_often(agent)
 
     def _note_exits(self) -> None:
-        rules = self.config.employment
-        evicted: list[int] = []
-        if self.tod == 0 and rules.max_absent_shifts:
-            evicted = [agent.slot for agent in self._present() if agent.absences >= rules.max_absent_shifts]
-            evicted = evicted[: rules.daily_exit_cap]
         for agent in self._present():
             if agent.no_food >= self.config.needs.faint_ticks:
                 self.exits[agent.slot] = "faint"
-            elif agent.slot in evicted:
+            elif agent.slot in self.granted:
                 self.exits[agent.slot] = "eviction"
         for slot, reason in self.exits.items():
             self.tick -= 1  # events carry the tick that was played
@@ -522,6 +556,11 @@ class Town(World):
         if agent.worked and agent.shift == "on_time" and agent.job is not None:
             length = agent.job.end - agent.job.start
             terms["punctuality"] = r.punctuality_bonus * agent.on_time_ticks / length
+        survival, employment, company = self.values(agent)
+        worth = {"survival": survival, "needs_penalty": survival, "wage": employment, "punctuality": employment}
+        for name, value in terms.items():
+            bias = company if name.startswith("social_") else worth.get(name, 1.0)
+            terms[name] = value * bias if value > 0 else value / bias
         raw = 0.0
         for value in terms.values():
             raw += value

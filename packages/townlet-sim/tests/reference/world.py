@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import lcm
 from typing import NamedTuple
 
-from townlet_sim.config import PROFILES, Job, TownConfig
+from townlet_sim.config import BEHAVIOUR_BIAS, PROFILES, REWARD_BIAS, Job, TownConfig
 from townlet_sim.layout import Layout
 
 __all__ = ["FAR", "OPPOSITE", "RING", "STEPS", "Agent", "Event", "Stream", "Thing", "Tie", "World", "clamp", "key"]
@@ -124,7 +124,10 @@ class Agent:
     on_time_ticks: int = 0
     cover_ticks: int = 0
     late_count: int = 0
-    absences: int = 0
+    absent_days: list[int] = field(default_factory=list)  # turns of the day since each absence that counts
+    last_worked: int = 0  # tick of day
+    departed: bool = False
+    pending: int | None = None  # since when it waits for its exit
     withheld: float = 0.0
     record: list[float] = field(default_factory=list)  # oldest first, at most three
     # body
@@ -168,6 +171,10 @@ class Agent:
     def traits(self) -> tuple[float, float, float]:
         """Extroversion, forgiveness, ambition."""
         return PROFILES[self.profile][0]
+
+    @property
+    def absences(self) -> int:
+        return len(self.absent_days)
 
     def tie(self, other: int) -> Tie:
         """The tie to another, zeros if there is none."""
@@ -349,7 +356,7 @@ class World:
         agent.open = True
         agent.shift = "pre"
         agent.work_ticks = agent.on_time_ticks = agent.cover_ticks = 0
-        agent.took = agent.helped = False
+        agent.took = agent.helped = agent.departed = False
 
     # -- small things that many rules say ----------------------------------------------------------------------
 
@@ -367,9 +374,10 @@ class World:
         conflict: bool = False,
     ) -> None:
         _, forgiveness, ambition = owner.traits
+        if conflict:
+            rivalry *= 1 + 0.3 * ambition if self.config.social.modifiers else 1.0
+            rivalry *= self.behaviour(owner)[2]
         if self.config.social.modifiers:
-            if conflict:
-                rivalry *= 1 + 0.3 * ambition
             soften = 1 - 0.5 * forgiveness
             trust *= soften if trust < 0 else 1.0
             familiarity *= soften if familiarity < 0 else 1.0
@@ -421,7 +429,7 @@ class World:
         if success:
             agent.cool_thing, agent.cool_until = thing.number, self.tick + self.config.queues.cooldown_ticks
             if thing.queue:
-                first = self.agents[thing.queue[0]]
+                first = self.next_in_line(thing)
                 self.emit(agent.slot, "queue_interaction", other=first.slot, thing=thing.number, value=0.0)
                 self.both_ways(agent, first, 0.05, 0.05, -0.05)
 
@@ -480,11 +488,31 @@ class World:
                 return other
         return None
 
+    def table(self, agent: Agent) -> Thing | None:
+        """The table that it sits at."""
+        beside = [thing for thing in self.things_around(agent.tile) if thing.type == "table"]
+        return min(beside, key=lambda thing: thing.number, default=None)
+
     def hungry_neighbour(self, agent: Agent) -> Agent | None:
-        for other in self.agents_around(agent):
-            if other.idle and other.hunger < self.config.social.share_below:
+        table = self.table(agent)
+        around = [] if table is None else [self.agent_at(tile) for tile in self.ring((table.y, table.x))]
+        for other in around:
+            if other is not None and other is not agent and other.idle and other.hunger < self.config.social.share_below:
                 return other
         return None
+
+    def next_in_line(self, thing: Thing) -> Agent:
+        weight = self.config.queues.age_priority_weight
+        ranks = [(place - weight * (self.tick - self.agents[slot].since)) for place, slot in enumerate(thing.queue)]
+        return self.agents[thing.queue[ranks.index(min(ranks))]]
+
+    def behaviour(self, agent: Agent) -> tuple[float, float, float]:
+        """Chat preference, work affinity, conflict tolerance."""
+        return BEHAVIOUR_BIAS[agent.profile if self.config.personality.behaviour else "balanced"]
+
+    def values(self, agent: Agent) -> tuple[float, float, float]:
+        """What survival, employment and company are worth to it."""
+        return REWARD_BIAS[agent.profile if self.config.personality.reward_multipliers else "balanced"]
 
     def late_colleague(self, agent: Agent, *, acting: bool) -> Agent | None:
         """Who can be covered: late, and away in the last tick (and, while acting, in this one so far)."""

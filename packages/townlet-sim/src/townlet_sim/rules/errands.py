@@ -62,6 +62,19 @@ def _food(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, emerge
     return cook
 
 
+@kernel
+def _meal_time(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, food: int) -> int:
+    """Return the ticks until n has eaten; what is cooked must be carried to a table."""
+    ticks = _path(s, g, b, n, food)
+    if food == c.E_CAFE:
+        return int(ticks + r.i[c.I_MEAL_TICKS])
+    if food != c.E_EAT:
+        ticks += r.i[c.I_COOK_TICKS] + _path(s, g, b, n, c.E_EAT)
+    if food == c.E_SHOP:
+        ticks += 1
+    return int(ticks + r.i[c.I_EAT_TICKS])
+
+
 @inlined
 def _due(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: int) -> bool:
     start = r.job_i[n, 0]
@@ -85,15 +98,11 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: 
     if af[c.HUNGER] < r.f[c.F_EAT_BELOW]:
         food = _food(s, g, r, b, n, False)
         if food >= 0:
-            ticks = r.i[c.I_EAT_TICKS]
-            if food == c.E_CAFE:
-                ticks = r.i[c.I_MEAL_TICKS]
-            elif food != c.E_EAT:  # then it is carried to a table
-                ticks += r.i[c.I_COOK_TICKS] + _path(s, g, b, n, c.E_EAT)
-                if food == c.E_SHOP:
-                    ticks += 1
+            time = _meal_time(s, g, r, b, n, food)
+            if time > spare:  # no time to cook
+                food = _food(s, g, r, b, n, True)
+                time = _meal_time(s, g, r, b, n, food)
             lack = 1.0 - af[c.HUNGER]
-            time = _path(s, g, b, n, food) + ticks
             value = r.f[c.F_HUNGER_WEIGHT] * lack * lack / time
             if time <= spare and value > best:
                 best, errand = value, food

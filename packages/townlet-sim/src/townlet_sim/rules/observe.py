@@ -181,8 +181,8 @@ def _write_social(
                 row[84] = s.tie[b, n, place, c.TRUST]
                 row[85] = s.tie[b, n, place, c.FAMILIARITY]
                 row[86] = s.tie[b, n, place, c.RIVALRY]
-        if hungry(s, g, r, b, n) >= 0:
-            row[87] = 1.0
+    if hungry(s, g, r, b, n) >= 0:
+        row[87] = 1.0
     if ai[c.SHIFT_OPEN] != 0 and late_colleague(s, r, b, n, False) >= 0:
         row[88] = 1.0
 

@@ -283,7 +283,9 @@ class Expert(_Section):
     shower_below: Unit = Field(0.45, description="Hygiene below which a shower is an errand.")
     sleep_below: Unit = Field(0.45, description="Energy below which sleep is an errand.")
     chat_above: Unit = Field(0.6, description="Every need must be above this to chat.")
-    emergency: Unit = Field(0.12, description="Hunger below this comes before work.")
+    emergency: Unit = Field(
+        0.16, description="Hunger that, when food is reached, comes before work; not if hunger is above eat_below."
+    )
     early_ticks: int = Field(5, ge=0, description="Leaves for work so many ticks before the path demands it.")
     cook_baskets: NonNegative = Field(1.0, description="Cooks with fewer baskets than this in the wallet.")
     commit_ticks: int = Field(15, ge=1, description="Ticks before an errand is weighed again.")

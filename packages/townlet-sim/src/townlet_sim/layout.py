@@ -239,8 +239,11 @@ def _furnish(
     if len(edge) < len(things):
         return None
     placed = [PlacedObject(thing, *divmod(spot, size)) for thing, spot in zip(things, rng.shuffled(edge), strict=False)]
-    for thing in placed:
-        walkable[thing.y, thing.x] = False
+    tiles = [(thing.y, thing.x) for thing in placed]
+    if outer > 5 and any(tile in ring(*other) for tile in tiles for other in tiles):
+        return None  # side by side, users of the one stand in the way of the other's
+    for tile in tiles:
+        walkable[tile] = False
     room = walkable[top : top + outer, left : left + outer]
     inside = [PlacedObject(thing.type, thing.y - top, thing.x - left) for thing in placed]
     if not _usable(room, inside) or (outer > 5 and not _roomy(room)):

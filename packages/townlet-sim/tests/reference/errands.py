@@ -92,9 +92,9 @@ def _weigh(world: World, agent: Agent) -> None:
     config, expert = world.config, world.config.expert
     if not agent.idle and agent.busy != "sleeping":
         return
-    if agent.hunger < expert.emergency:
+    if agent.hunger < expert.eat_below:
         food = _food(world, agent, emergency=True)
-        if food is not None:
+        if food is not None and agent.hunger < expert.emergency + config.needs.hunger_decay * _path(world, agent, food):
             agent.errand, agent.errand_until = food, world.tick
             return
     if _due(world, agent):
@@ -110,7 +110,8 @@ def _weigh(world: World, agent: Agent) -> None:
             food = _food(world, agent, emergency=True)
         if food is not None:
             candidates.append((food, weights.hunger_weight, 1 - agent.hunger, _meal(world, agent, food)))
-    shower = agent.wallet >= config.economy.shower_cost * world.price and world.perturbation != "outage"
+    dear = (config.economy.shower_cost + config.economy.ingredients_cost) * world.price
+    shower = agent.wallet >= dear and world.perturbation != "outage"
     if agent.hygiene < expert.shower_below and shower:
         candidates.append(("shower", weights.hygiene_weight, 1 - agent.hygiene, times.shower_ticks))
     if agent.energy < expert.sleep_below:

@@ -106,7 +106,8 @@ def _weigh(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, tod: 
             value = r.f[c.F_HUNGER_WEIGHT] * lack * lack / time
             if time <= spare and value > best:
                 best, errand = value, food
-    price = r.f[c.F_SHOWER_COST] * s.town_f[b, c.PRICE]
+    # A shower must leave enough for a cooking.
+    price = (r.f[c.F_SHOWER_COST] + r.f[c.F_INGREDIENTS_COST]) * s.town_f[b, c.PRICE]
     if af[c.HYGIENE] < r.f[c.F_SHOWER_BELOW] and s.town_i[b, c.PERTURBATION] != c.OUTAGE and af[c.WALLET] >= price:
         path = _path(s, g, b, n, c.E_SHOWER)
         lack = 1.0 - af[c.HYGIENE]
@@ -159,8 +160,12 @@ def update_errand(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
     ai = s.agent_i[b, n]
     if (ai[c.BUSY] == c.FREE and ai[c.QUEUE] < 0) or ai[c.BUSY] == c.SLEEPING:
         food = -1
-        if s.agent_f[b, n, c.HUNGER] < r.f[c.F_EMERGENCY]:
+        if s.agent_f[b, n, c.HUNGER] < r.f[c.F_EAT_BELOW]:
             food = _food(s, g, r, b, n, True)
+            if food >= 0:
+                walk = r.f[c.F_HUNGER_DECAY] * _path(s, g, b, n, food)
+                if s.agent_f[b, n, c.HUNGER] >= r.f[c.F_EMERGENCY] + walk:
+                    food = -1
         if food >= 0:
             ai[c.ERRAND] = food
             ai[c.ERRAND_UNTIL] = now

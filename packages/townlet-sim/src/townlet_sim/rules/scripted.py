@@ -91,6 +91,15 @@ def _random(s: StateArrays, b: int, n: int) -> int:
 
 
 @kernel
+def _to_table(s: StateArrays, g: LayoutArrays, b: int, n: int) -> int:
+    """Go to the nearest table and sit there; without one, stay."""
+    table = int(0 + g.near[s.town_i[b, c.LAYOUT], s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], c.TABLE])
+    if table < 0:
+        return c.STAY
+    return next_step(s, g, b, n, table, int(s.town_i[b, c.TICK]), True)
+
+
+@kernel
 def _partner(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, kind: int) -> int:
     """Play a variation of the expert."""
     ai, af, mask = s.agent_i[b, n], s.agent_f[b, n], s.mask[b, n]
@@ -101,8 +110,7 @@ def _partner(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, kin
     elif kind == FREELOADER:
         cooks = errand == c.E_COOK or errand == c.E_SHOP
         if cooks and ai[c.BUSY] == c.FREE and af[c.HUNGER] >= r.f[c.F_EMERGENCY]:
-            table = int(0 + g.near[s.town_i[b, c.LAYOUT], ai[c.Y], ai[c.X], c.TABLE])
-            return next_step(s, g, b, n, table, int(s.town_i[b, c.TICK]), False)  # somebody may share there
+            return _to_table(s, g, b, n)  # somebody may share there
     else:
         if mask[c.GIVE_WAY]:
             thing = ai[c.QUEUE]
@@ -119,6 +127,8 @@ def _partner(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, kin
                 return c.SHARE
         if mask[c.CHAT] and errand != c.E_WORK and ai[c.QUEUE] < 0:
             return c.CHAT
+        if kind == HELPER and errand == c.E_IDLE and ai[c.BUSY] == c.FREE and ai[c.QUEUE] < 0:
+            return _to_table(s, g, b, n)
     return _expert(s, r, b, n)
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from townlet_training_torch.losses import masked_mean
+
 __all__ = ["CloningGradients", "PPOGradients", "cloning_gradients", "ppo_gradients"]
 
 
@@ -78,8 +80,8 @@ def ppo_gradients(
     table, probabilities = _log_softmax(logits, mask)
     share, own_share = _shares(everyone, len(values)), _shares(acting, len(values))
 
-    centred = advantages - _mean(advantages, own_share)
-    spread = _mean(centred.square(), own_share).sqrt()
+    centred = advantages - masked_mean(advantages, acting)
+    spread = masked_mean(centred.square(), acting).sqrt()
     scaled = centred / (spread + 1e-8) if normalize else advantages
 
     chosen = actions.unsqueeze(0)

@@ -33,10 +33,10 @@ from townlet_training_torch.experience import (
     value_targets,
 )
 from townlet_training_torch.learner import Learner
-from townlet_training_torch.losses import cloning_loss, masked_mean
 from townlet_training_torch.minibatches import Rows, deal, require_finite, rows_of, with_sequences
 from townlet_training_torch.networks import PolicyValueNetwork, Spaces
 from townlet_training_torch.normalisers import ReturnScaler
+from townlet_training_torch.objectives import cloning_step
 from townlet_training_torch.session import Session
 from townlet_training_torch.summaries import classification_report
 
@@ -216,24 +216,14 @@ def train_epoch(session: Session, rows: Rows, *, class_weights: Tensor | None) -
     value_coef = settings.value_coef / variance if variance > 1e-8 else 0.0
     table = []
     for units in deal(rows, settings.batch_size, session.streams["minibatches"]):
-        batch = rows.gather(units)
-        output = learner.forward(batch)
-        log_probs = torch.log_softmax(output.logits, dim=-1)
-        cloning = cloning_loss(
-            log_probs,
-            batch["actions"],
-            mask=batch.action_mask,
+        found = cloning_step(
+            learner,
+            rows.gather(units),
             label_smoothing=settings.label_smoothing,
             class_weights=class_weights,
-            weights=batch.weights,
+            value_coef=value_coef,
         )
-        value = 0.5 * masked_mean((output.values - batch["returns"]).square(), batch.weights)
-        loss = cloning + value_coef * value
-        norm = learner.step(loss)
-        learner.apply()
-        hits = (output.logits.argmax(dim=-1) == batch["actions"]).float()
-        share = torch.full_like(norm, len(units) / rows.units)
-        table.append(torch.stack([loss.detach(), cloning.detach(), masked_mean(hits, batch.weights), norm, share]))
+        table.append(torch.cat([found, found.new_full((1,), len(units) / rows.units)]))
         session.check_stop()
     numbers = torch.stack(table).cpu().numpy().astype(np.float64)
     share = numbers[:, 4] / numbers[:, 4].sum()

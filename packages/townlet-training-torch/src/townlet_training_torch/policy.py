@@ -14,6 +14,8 @@ from townlet_training_core.arrays import ACTION_MASK, BoolArray, FloatArray, Obs
 from townlet_training_core.policy.exported import ExportedPolicy, check_fit
 from townlet_training_core.policy.port import ActionStep, UniformSource, sample_actions
 from townlet_training_core.simulation.port import Simulation
+from townlet_training_torch.acting import DenseForward
+from townlet_training_torch.handwritten import covers
 from townlet_training_torch.networks import Memory, NetworkOutput, PolicyValueNetwork
 
 __all__ = ["TorchPolicy"]
@@ -30,8 +32,9 @@ class TorchPolicy:
 
     def __init__(self, network: PolicyValueNetwork) -> None:
         self.network = network
-        self._slots = 0
+        self._slots, self._masked = 0, True
         self._memory: Memory = {}
+        self._dense: DenseForward | None = None
 
     def bind(self, simulation: Simulation) -> None:
         """Check the fit and forget everything.
@@ -43,22 +46,33 @@ class TorchPolicy:
         """
         check_fit(self.network.description, simulation.spec)
         self._slots = simulation.spec.num_envs * simulation.spec.agents_per_env
+        self._masked = simulation.spec.masked
         self.reset()
 
     def act(self, observations: Observations, rng: UniformSource, *, greedy: bool = False) -> ActionStep:
         """Decide for all slots by one uniform each."""
-        with torch.inference_mode():
-            output = self._forward(observations)
-            log_probs = torch.log_softmax(output.logits, dim=-1)
-            probabilities = log_probs.exp().cpu().numpy()
-            values = output.values.cpu().numpy()
-            table = log_probs.cpu().numpy()
-            self._memory = output.memory
-        actions = table.argmax(axis=1) if greedy else sample_actions(probabilities, rng.random(len(probabilities)))
-        return ActionStep(actions=actions, log_probs=table[np.arange(len(table)), actions], values=values)
+        dense = self._dense_for(observations)
+        if dense is not None:
+            logits, values = dense(observations)
+        else:
+            with torch.inference_mode():
+                output = self._forward(observations)
+                logits, values = output.logits.cpu().numpy(), output.values.cpu().numpy()
+                self._memory = output.memory
+        if self._masked:
+            logits = np.where(observations[ACTION_MASK], logits, np.finfo(np.float32).min)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        weights = np.exp(shifted)
+        rows = np.arange(len(shifted))
+        actions = shifted.argmax(axis=1) if greedy else sample_actions(weights, rng.random(len(rows)))
+        log_probs = shifted[rows, actions] - np.log(weights.sum(axis=1))
+        return ActionStep(actions=actions, log_probs=log_probs, values=values.copy())
 
     def values(self, observations: Observations) -> FloatArray | None:
         """Return the value of each row; the memory stays where it is."""
+        dense = self._dense_for(observations)
+        if dense is not None:
+            return dense(observations)[1].copy()
         with torch.inference_mode():
             values: FloatArray = self._forward(observations).values.cpu().numpy()
         return values
@@ -87,6 +101,14 @@ class TorchPolicy:
         """Copy the weights into a policy that needs no torch; later training does not change it."""
         tensors = {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.network.state_dict().items()}
         return ExportedPolicy(tensors, self.network.description)
+
+    def _dense_for(self, observations: Observations) -> DenseForward | None:
+        """Return the quick forward pass for so many rows, where the network and its device allow it."""
+        rows = len(observations[ACTION_MASK])
+        if self._dense is None or self._dense.rows != rows:
+            here = self.network.policy_head.weight.device.type == "cpu"
+            self._dense = DenseForward(self.network, rows=rows) if here and covers(self.network.description) else None
+        return self._dense
 
     def _forward(self, observations: Observations) -> NetworkOutput:
         inputs = {name: self._tensor(observations[name]) for name in self.network.description.inputs}

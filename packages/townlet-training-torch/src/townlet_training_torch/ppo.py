@@ -15,25 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from townlet_training_core.config.models import PPOConfig
 from townlet_training_core.config.requests import PPORequest, TrainingRequest
 from townlet_training_core.dto.results import PPOTrainingResultDTO
 from townlet_training_core.strategy import PreparationContext, TrainingContext
 from townlet_training_torch.device import compute_threads
-from townlet_training_torch.learner import Learner
-from townlet_training_torch.losses import (
-    action_log_probs,
-    approximate_kl,
-    clipped_value_loss,
-    cloning_loss,
-    entropy,
-    masked_mean,
-    normalize_advantages,
-    policy_surrogate,
-)
-from townlet_training_torch.minibatches import MiniBatch, deal
+from townlet_training_torch.minibatches import deal
+from townlet_training_torch.objectives import UpdatePlan, ppo_loss, ppo_step
 from townlet_training_torch.session import Session, check_start
-from townlet_training_torch.sources import Harvest, PPOSource, UpdatePlan
+from townlet_training_torch.sources import Harvest, PPOSource
 from townlet_training_torch.summaries import UPDATE_METRICS, anneal_summary, update_summary
 
 __all__ = ["PPOStrategy", "ppo_loss"]
@@ -134,10 +123,7 @@ class PPOStrategy:
             first = len(table)
             for units in deal(harvest.rows, harvest.size, session.streams["minibatches"]):
                 expert = source.expert_batch(harvest.size, session.streams["expert"]) if plan.bc_weight > 0.0 else None
-                loss, metrics = ppo_loss(learner, harvest.rows.gather(units), config, plan=plan, expert=expert)
-                norm = learner.step(loss)
-                learner.apply()
-                table.append(torch.stack([*metrics[:5], norm, *metrics[5:]]))
+                table.append(ppo_step(learner, harvest.rows.gather(units), config, plan=plan, expert=expert))
                 session.check_stop()
             if config.target_kl is not None:
                 kl = torch.stack(table[first:])[:, UPDATE_METRICS.index("kl")].mean()
@@ -146,36 +132,3 @@ class PPOStrategy:
         learner.train_value_only(False)
         numbers: NDArray[np.float32] = torch.stack(table).cpu().numpy()
         return numbers
-
-
-def ppo_loss(
-    learner: Learner, batch: MiniBatch, config: PPOConfig, *, plan: UpdatePlan, expert: MiniBatch | None = None
-) -> tuple[Tensor, list[Tensor]]:
-    """Loss of one mini-batch, and eight metrics as :data:`UPDATE_METRICS` without the gradient norm.
-
-    Rows that the expert decided (``own`` is 0) count in the value loss and in the BC loss, not in the surrogate.
-    """
-    output = learner.forward(batch)
-    table = torch.log_softmax(output.logits, dim=-1)
-    everyone, own = batch.weights, batch.columns.get("own")
-    acting = everyone if own is None else own if everyone is None else everyone * own
-    advantages = batch["advantages"]
-    spread = masked_mean((advantages - masked_mean(advantages, acting)).square(), acting).sqrt()
-    if config.advantage_normalization:
-        advantages = normalize_advantages(advantages, acting)
-    new, old = action_log_probs(table, batch["actions"]), batch["log_probs"]
-    surrogate, clipped = policy_surrogate(new, old, advantages, config.clip_param, weights=acting)
-    value = clipped_value_loss(output.values, batch["returns"], batch["values"], config.value_clip, weights=everyone)
-    bonus = masked_mean(entropy(table), everyone)
-    cloning = torch.zeros_like(value)
-    if plan.bc_weight > 0.0 and expert is not None:
-        expert_table = torch.log_softmax(learner.forward(expert).logits, dim=-1)
-        cloning = cloning_loss(expert_table, expert["actions"], weights=expert.weights)
-    elif plan.bc_weight > 0.0:
-        cloning = cloning_loss(table, batch["labels"], weights=everyone)
-    total = surrogate + config.value_loss_coef * value - plan.entropy_coef * bonus + plan.bc_weight * cloning
-    loss = config.value_loss_coef * value if plan.value_only else total
-    with torch.no_grad():
-        kl = approximate_kl(new, old, weights=acting)
-    metrics = (surrogate, value, bonus, loss, clipped, kl, spread, cloning)
-    return loss, [metric.detach() for metric in metrics]

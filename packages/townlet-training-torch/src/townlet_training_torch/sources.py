@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from townlet_training_core.arrays import RolloutArrays
-from townlet_training_core.config.models import PPOConfig
 from townlet_training_core.config.requests import PPORequest
 from townlet_training_core.errors import ConfigurationError, DataError
 from townlet_training_core.rollout.capture import RolloutCollector
@@ -24,48 +23,11 @@ from townlet_training_torch.losses import explained_variance
 from townlet_training_torch.minibatches import MiniBatch, Rows, join, mini_batch_size, rows_of, with_sequences
 from townlet_training_torch.networks import Spaces
 from townlet_training_torch.normalisers import ReturnScaler
+from townlet_training_torch.objectives import UpdatePlan
 from townlet_training_torch.session import Session, saved_or_nothing
 from townlet_training_torch.summaries import advantage_summary, baseline_summary, conflict_summary, event_summary
 
 __all__ = ["Harvest", "PPOSource", "UpdatePlan"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdatePlan:
-    """What the schedules say about one iteration.
-
-    Attributes
-    ----------
-    learning_rate, entropy_coef:
-        Constant, or falling linearly to 0 over the run.
-    bc_weight:
-        Weight of the BC loss; from the request's ``bc_weight`` linearly to ``bc_weight_final``.
-    expert_share:
-        Share of decisions that the expert takes; fades as ``bc_weight`` does.
-    value_only:
-        The update leaves the policy as it is.
-    """
-
-    learning_rate: float
-    entropy_coef: float
-    bc_weight: float = 0.0
-    expert_share: float = 0.0
-    value_only: bool = False
-
-    @classmethod
-    def of(cls, config: PPOConfig, request: PPORequest, *, iteration: int, total: int) -> UpdatePlan:
-        """Plan ``iteration`` (from 0) of ``total``."""
-        left = 1.0 - iteration / total
-        final = request.bc_weight if request.bc_weight_final is None else request.bc_weight_final
-        bc_weight = request.bc_weight + (final - request.bc_weight) * (iteration / max(1, total - 1))
-        fading = bc_weight / request.bc_weight if request.bc_weight > 0.0 else 1.0
-        return cls(
-            learning_rate=config.learning_rate * (left if config.learning_rate_schedule == "linear" else 1.0),
-            entropy_coef=config.entropy_coef * (left if config.entropy_schedule == "linear" else 1.0),
-            bc_weight=bc_weight,
-            expert_share=min(1.0, request.blend * fading),
-            value_only=iteration < config.value_warmup_iterations,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

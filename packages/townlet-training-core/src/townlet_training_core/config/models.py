@@ -73,8 +73,11 @@ class ComputeConfig(_Section):
 
     device: str = Field("cpu", description="'cpu', 'cuda', 'cuda:N', or 'auto' (CUDA with most free memory, else CPU).")
     threads: int = Field(0, ge=0, description="CPU threads of the learner; 0 means all cores.")
+    handwritten: bool = Field(
+        True, description="Hand-written gradients where the network allows it (dense, without memory); else autograd."
+    )
     compile: bool = Field(False, description="torch.compile the update; falls back with one warning.")
-    bf16: bool = Field(False, description="bfloat16 autocast in the update.")
+    bf16: bool = Field(False, description="bfloat16 matrix products in the update.")
 
 
 class CheckpointConfig(_Section):

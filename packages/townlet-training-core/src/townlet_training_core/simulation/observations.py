@@ -105,6 +105,9 @@ class ObservationLayout:
                     image = image[None]
                 row[...] = np.moveaxis(image, -1, 0) if part.channels_last else image
                 continue
+            if part.flatten is None and part.width == len(row) and np.ndim(value) == 1:
+                row[...] = value  # the usual case: one flat array is all there is
+                continue
             if part.start == 0:
                 row[part.width :] = 0
             flat = value if part.flatten is None else part.flatten(part.space, value)

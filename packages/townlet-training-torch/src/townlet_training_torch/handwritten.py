@@ -1,0 +1,207 @@
+"""Forward and backward of dense feed-forward networks, written out: matrix products into buffers made once.
+
+Autograd's own work and its temporaries are a good part of a step of such small networks. Other networks (memory,
+centralised critic, convolutions) are left to autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from townlet_training_core.dto.policy import PolicyDescription
+from townlet_training_torch.flat import FlatParameters
+from townlet_training_torch.networks import PolicyValueNetwork
+
+__all__ = ["HandwrittenNetwork", "covers"]
+
+_KEPT = 8
+"""Row counts whose buffers are kept: mini-batches have two or three sizes."""
+
+
+def covers(description: PolicyDescription) -> bool:
+    """Whether a network can be computed here."""
+    return (
+        description.kind == "conflict_aware" and description.recurrent == "none" and not description.centralised_critic
+    )
+
+
+@dataclass(slots=True)
+class _Layer:
+    """Weights ``(out, in)`` and biases, and where their gradients go."""
+
+    weight: Tensor
+    bias: Tensor
+    weight_gradient: Tensor
+    bias_gradient: Tensor
+
+
+@dataclass(slots=True)
+class _Branch:
+    """One trunk and the heads on it: ``rows`` of the outputs."""
+
+    encoders: dict[str, _Layer]
+    shared: _Layer
+    head: Tensor
+    head_gradient: Tensor
+    rows: slice
+    only_value: bool
+
+
+@dataclass(slots=True)
+class _Buffers:
+    """Of one branch and M rows: activations and their derivatives, ``(M, joined)`` and ``(M, hidden)``."""
+
+    joined: Tensor
+    latent: Tensor
+    joined_slope: Tensor
+    latent_slope: Tensor
+
+
+class HandwrittenNetwork:
+    """Computes a network and its gradients; weights and gradients are those of ``flat``.
+
+    Parameters
+    ----------
+    network:
+        What is computed; see :func:`covers`.
+    flat:
+        Its parameters.
+    bf16:
+        Compute in bfloat16: weights are cast once a step, gradients are cast back; sums are float32 inside.
+    """
+
+    def __init__(self, network: PolicyValueNetwork, flat: FlatParameters, *, bf16: bool = False) -> None:
+        self._network, self._flat, self._bf16 = network, flat, bf16
+        self._dtype = torch.bfloat16 if bf16 else flat.values.dtype
+        self._values = flat.values.to(torch.bfloat16) if bf16 else flat.values
+        self._gradients = torch.zeros_like(self._values) if bf16 else flat.gradients
+        self._actions = len(network.description.action_names)
+        self._names = [name for name in ("map", "features") if name in network.description.inputs]
+        hidden = network.description.hidden_dim
+        self._columns = {name: slice(hidden * k, hidden * (k + 1)) for k, name in enumerate(self._names)}
+        self._branches = self._plan()
+        self._buffers: dict[int, list[_Buffers]] = {}
+        self._inputs: dict[str, Tensor] = {}
+        self._rows = 0
+
+    def _layer(self, name: str) -> _Layer:
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        view = self._flat.view
+        return _Layer(
+            view(weight, self._values),
+            view(bias, self._values),
+            view(weight, self._gradients),
+            view(bias, self._gradients),
+        )
+
+    def _plan(self) -> list[_Branch]:
+        number = {"map": 1, "features": 0}  # the map's encoder begins with a Flatten
+        encoder = {"map": "map_encoder", "features": "feature_encoder"}
+        heads, flat, actions = ("policy_head.weight", "value_head.weight"), self._flat, self._actions
+        self._bias = [self._layer(name) for name in ("policy_head", "value_head")]
+
+        def branch(prefix: str, head: tuple[Tensor, Tensor], rows: slice) -> _Branch:
+            encoders = {name: self._layer(f"{prefix}{encoder[name]}.{number[name]}") for name in self._names}
+            return _Branch(encoders, self._layer(f"{prefix}shared.0"), *head, rows, prefix == "value_")
+
+        if not self._network.description.separate_trunks:
+            both = (flat.together(*heads, self._values), flat.together(*heads, self._gradients))
+            return [branch("", both, slice(0, actions + 1))]
+        policy, value = self._bias
+        return [
+            branch("", (policy.weight, policy.weight_gradient), slice(0, actions)),
+            branch("value_", (value.weight, value.weight_gradient), slice(actions, actions + 1)),
+        ]
+
+    def forward(self, observations: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute unmasked logits ``(A, M)`` and values ``(M,)``, float32; what :meth:`backward` needs is kept."""
+        with torch.no_grad():
+            if self._bf16:
+                self._values.copy_(self._flat.values)
+            self._inputs = {name: self._input(name, observations[name]) for name in self._names}
+            self._rows = len(self._inputs[self._names[0]])
+            outputs = [self._run(*pair) for pair in zip(self._branches, self._scratch(self._rows), strict=True)]
+            output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+            output = output.to(self._flat.values.dtype)
+            policy, value = self._bias
+            return output[: self._actions] + policy.bias.unsqueeze(1), output[self._actions] + value.bias
+
+    def _input(self, name: str, rows: Tensor) -> Tensor:
+        item = self._network.description.inputs[name]
+        values = rows.reshape(len(rows), -1)
+        if item.scale == 1.0 and name not in self._network.description.normalised:
+            return values.to(self._dtype)
+        values = values.to(self._flat.values.dtype) * item.scale
+        if name in self._network.description.normalised:
+            values = self._network.normaliser(name, values)
+        return values.to(self._dtype)
+
+    def _run(self, branch: _Branch, buffers: _Buffers) -> Tensor:
+        for name, layer in branch.encoders.items():
+            target = buffers.joined[:, self._columns[name]]
+            torch.addmm(layer.bias, self._inputs[name], layer.weight.t(), out=target)
+        torch.relu_(buffers.joined)
+        torch.addmm(branch.shared.bias, buffers.joined, branch.shared.weight.t(), out=buffers.latent)
+        torch.relu_(buffers.latent)
+        return torch.mm(branch.head, buffers.latent.t())
+
+    def backward(self, logits: Tensor, values: Tensor, *, value_only: bool = False) -> None:
+        """Write the gradients of the last :meth:`forward` into the flat gradients.
+
+        Parameters
+        ----------
+        logits, values:
+            Derivatives of the loss, ``(A, M)`` and ``(M,)``.
+        value_only:
+            Leave out all that the policy depends on; its gradients are not written.
+        """
+        with torch.no_grad():
+            policy, value = self._bias
+            slopes = torch.cat([logits, values.unsqueeze(0)])
+            sums = slopes.sum(1)
+            policy.bias_gradient.copy_(sums[: self._actions])
+            value.bias_gradient.copy_(sums[self._actions :])
+            slopes = slopes.to(self._dtype)
+            for branch, buffers in zip(self._branches, self._buffers[self._rows], strict=True):
+                if value_only and not branch.only_value:
+                    if len(self._branches) == 1:  # the value head alone, on the trunk as it is
+                        torch.mm(slopes[-1:], buffers.latent, out=branch.head_gradient[-1:])
+                    continue
+                self._return(branch, buffers, slopes[branch.rows])
+            if self._bf16:
+                self._flat.gradients.copy_(self._gradients)
+
+    def _return(self, branch: _Branch, buffers: _Buffers, slopes: Tensor) -> None:
+        torch.mm(slopes, buffers.latent, out=branch.head_gradient)
+        latent, joined = buffers.latent_slope, buffers.joined_slope
+        torch.mm(slopes.t(), branch.head, out=latent)
+        _through_relu(latent, buffers.latent)
+        torch.mm(latent.t(), buffers.joined, out=branch.shared.weight_gradient)
+        torch.sum(latent, 0, out=branch.shared.bias_gradient)
+        torch.mm(latent, branch.shared.weight, out=joined)
+        _through_relu(joined, buffers.joined)
+        for name, layer in branch.encoders.items():
+            part = joined[:, self._columns[name]]
+            torch.mm(part.t(), self._inputs[name], out=layer.weight_gradient)
+            torch.sum(part, 0, out=layer.bias_gradient)
+
+    def _scratch(self, rows: int) -> list[_Buffers]:
+        found = self._buffers.pop(rows, None)
+        if found is None:
+            while len(self._buffers) >= _KEPT:
+                self._buffers.pop(next(iter(self._buffers)))
+            hidden = self._network.description.hidden_dim
+            sizes = (hidden * len(self._names), hidden) * 2
+            make = self._values.new_empty
+            found = [_Buffers(*(make((rows, size)) for size in sizes)) for _ in self._branches]
+        self._buffers[rows] = found
+        return found
+
+
+def _through_relu(slope: Tensor, activation: Tensor) -> None:
+    """Cut the derivative off, in place, where a rectifier was shut."""
+    torch.ops.aten.threshold_backward.grad_input(slope, activation, 0.0, grad_input=slope)

@@ -102,7 +102,7 @@ def _train(job: Job, work: Path) -> str:
         services = replace(services, evaluation=watched)
     if not (folder / "run.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        start = {} if job.start is None else {"init_from": job.start.folder(work)}
+        start: dict[str, Any] = {} if job.start is None else {"init_from": job.start.folder(work)}
         trainer = TrainingOrchestrator(job.config, runs_dir=work, services=services)
         trainer.run(job.strategy, run_id=folder.name, **job.request, **start)
     elif RunDirectory.read(folder).manifest().get("status") != "done":

@@ -55,7 +55,8 @@ def main() -> None:
     played, expert = town.play("scripted")
     report.add("expert: score", value=expert.estimate, unit="random 0, ceiling 1",
         note=f"{show(expert, digits=3)} over {len(played.returns)} episodes; {indicators(played)}")  # fmt: skip
-    per_day = Interval(*(value / town.days for value in _ends(played.summary.mean)), 0.95)
+    whole = played.summary.mean
+    per_day = Interval(whole.estimate / town.days, whole.low / town.days, whole.high / town.days, whole.confidence)
     for seed, clone in zip(seeds, clones, strict=True):
         judged = bench.document(clone, "bc-report")
         report.add(f"clone.seed_{seed}: held-out accuracy", value=judged["accuracy"], unit="share", bound=0.9)
@@ -93,10 +94,6 @@ def main() -> None:
         title=f"Default town, {len(town.watch.seeds)} episodes per point, {len(scored)} seeds",
     )
     bench.write(town.details({"clone": clones[0], "ppo": trained[0]}, curves))
-
-
-def _ends(interval: object) -> tuple[float, float, float]:
-    return tuple(float(getattr(interval, name)) for name in ("estimate", "low", "high"))  # type: ignore[return-value]
 
 
 if __name__ == "__main__":

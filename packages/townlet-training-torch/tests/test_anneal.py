@@ -95,7 +95,7 @@ def test_a_ppo_stage_that_hurts_is_rolled_back_and_the_next_starts_before_it(wor
     assert comparison["difference"]["high"] < 0
 
 
-@pytest.mark.parametrize("looks", [3, 40, 60])
+@pytest.mark.parametrize("looks", [3, 75, 150, 240])
 def test_an_anneal_that_is_stopped_goes_on_as_if_nothing_happened(workshop: Any, stop_after: Any, looks: int) -> None:
     workshop.use(task="identity")
     second = AnnealStage(cycle=2, mode="ppo", epochs=2, bc_weight=0.0)

@@ -85,20 +85,48 @@ def test_the_best_epoch_is_kept_and_patience_stops(workshop: Any) -> None:
     assert any(not np.array_equal(snapshot.tensors[n], snapshot.optimizer[f"training/{n}"]) for n in snapshot.tensors)
 
 
-@pytest.mark.parametrize("rounds", [0, 2])
-def test_a_run_of_2n_equals_a_run_of_n_and_its_resumption(workshop: Any, rounds: int, stop_after: Any) -> None:
-    workshop.use(task="identity", agents=2)
-    config = workshop.config(bc={"dagger_rounds": rounds, "dagger_steps": 8, "epochs": 2}, checkpoint={"every": 1})
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"network": {"recurrent": "gru"}},
+        {"bc": {"class_balance": 1.0, "label_smoothing": 0.1, "weight_decay": 0.1}},
+        {"ppo": {"normalize_observations": True, "normalize_returns": True}},
+    ],
+    ids=["plain", "recurrent", "switches", "normalised"],
+)
+def test_a_run_of_2n_equals_a_run_of_n_and_its_resumption(workshop: Any, options: dict[str, Any]) -> None:
+    workshop.use(task="masked", agents=2)
+    config = workshop.config(**options)
     whole = workshop.context(config, name="whole")
-    expected = BCStrategy().run(whole, BCRequest(epochs=2 if rounds else 4))
-    halves = workshop.context(config, name="halves", stop=stop_after(11 if not rounds else 38))
+    expected = BCStrategy().run(whole, BCRequest(epochs=4))
+    halves = workshop.context(config, name="halves")
+    BCStrategy().run(halves, BCRequest(epochs=2))
+    torch.rand(1)  # a new process has other global generators
+    again = workshop.context(config, name="halves", resume=True)
+    found = BCStrategy().run(again, BCRequest(epochs=4))
+    assert _weights(again, found) == _weights(whole, expected)
+    assert found.checkpoint == expected.checkpoint
+    assert found.val_loss == expected.val_loss
+    optimizers = [run.run.path / str(expected.checkpoint) / "optimizer.safetensors" for run in (whole, again)]
+    assert sha256_file(optimizers[0]) == sha256_file(optimizers[1])
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_a_stop_among_dagger_rounds_resumes_with_the_same_students(workshop: Any, stop_when: Any, epochs: int) -> None:
+    workshop.use(task="identity", agents=2)
+    config = workshop.config(bc={"dagger_rounds": 2, "dagger_steps": 8, "epochs": 2}, checkpoint={"every": 1})
+    whole = workshop.context(config, name="whole")
+    expected = BCStrategy().run(whole, BCRequest())
+    done = len(workshop.telemetry.of("bc.epoch"))
+    stop = stop_when(lambda: len(workshop.telemetry.of("bc.epoch")) >= done + epochs)
+    halves = workshop.context(config, name="halves", stop=stop)
     with pytest.raises(InterruptedRunError):
-        BCStrategy().run(halves, BCRequest(epochs=2 if rounds else 4))
-    stopped_at = read_snapshot(sorted(halves.run.checkpoints.glob("0*"))[-1]).step
-    assert 0 < stopped_at < expected.epochs
+        BCStrategy().run(halves, BCRequest())
+    assert read_snapshot(sorted(halves.run.checkpoints.glob("0*"))[-1]).step == epochs < expected.epochs == 6
     torch.rand(1)
     again = workshop.context(config, name="halves", resume=True)
-    found = BCStrategy().run(again, BCRequest(epochs=2 if rounds else 4))
+    found = BCStrategy().run(again, BCRequest())
     assert _weights(again, found) == _weights(whole, expected)
     assert found.val_loss == expected.val_loss
 

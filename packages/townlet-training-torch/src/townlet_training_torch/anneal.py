@@ -116,7 +116,9 @@ class AnnealStrategy:
         after, file = _evaluate(context, context.run.path / str(result.checkpoint))
         rolled_back = None
         if good is not None:
-            before = context.services.evaluation.evaluate(ExportedPolicy.load(good), label="start")
+            before = context.services.evaluation.evaluate(
+                ExportedPolicy.load(good), label="start", between=context.check_stop
+            )
             difference = compare_paired(after, before, confidence=context.config.evaluation.confidence)
             context.run.write_result(f"comparisons/{context.stage}", difference.model_dump(mode="json"))
             rolled_back = difference.difference.high < -context.config.training.guardrails.return_margin or None
@@ -134,7 +136,8 @@ class AnnealStrategy:
 
 
 def _evaluate(context: TrainingContext, checkpoint: Path) -> tuple[Any, str]:
-    result = context.services.evaluation.evaluate(ExportedPolicy.load(checkpoint), label=context.stage)
+    policy = ExportedPolicy.load(checkpoint)
+    result = context.services.evaluation.evaluate(policy, label=context.stage, between=context.check_stop)
     file = context.run.write_result(f"evaluation/{context.stage}", result.model_dump(mode="json"))
     mean = result.summary.mean
     record = {"stage": context.stage, "return_mean": mean.estimate, "return_low": mean.low, "return_high": mean.high}

@@ -195,7 +195,7 @@ class PPOSource:
                 )
             elif arrays.log_probs is None or request.recompute_log_probs:
                 if saved is None:
-                    arrays = recomputed(network, arrays)
+                    arrays = recomputed(network, arrays, between=session.check_stop)
                 else:
                     arrays = replace(
                         arrays,
@@ -238,7 +238,7 @@ class PPOSource:
         health: dict[str, float] = {}
         if self._collector is not None:
             self._collector.expert_share = expert_share
-            self._fresh = self._collector.collect()
+            self._fresh = self._collector.collect(between=self._session.check_stop)
             if self._scaler is not None and not self._scaler.started:
                 self._update_scaler(self._fresh)
             parts.append((self._fresh, self._rows(self._fresh, batch=iteration, dataset="rollout")))
@@ -311,7 +311,7 @@ class PPOSource:
         if network.description.recurrent == "none":
             return rows
         length = min(self._config.ppo.sequence_length, arrays.steps)
-        memory = memory_at_starts(network, arrays, length=length)
+        memory = memory_at_starts(network, arrays, length=length, between=self._session.check_stop)
         return with_sequences(rows, arrays, length=length, memory=memory)
 
 

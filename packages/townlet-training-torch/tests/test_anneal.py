@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,6 +136,65 @@ def test_blending_hands_decisions_to_the_expert(workshop: Any) -> None:
         workshop.context(_config(workshop, BC, blended, training={"anneal_enable_policy_blend": True})), AnnealRequest()
     )
     assert [r["health"]["expert_share"] for r in workshop.telemetry.of("ppo.iteration")] == [0.5, 0.5]
+
+
+class _Staged:
+    """Makes toys whose rules follow the option ``rewards.social_stage``, and notes each making."""
+
+    def __init__(self, workshop: Any) -> None:
+        self.workshop, self.made = workshop, list[tuple[str, str]]()
+
+    def __call__(self, *, num_envs: int | None = None, options: Any = None) -> Any:
+        stage = (options or {}).get("rewards", {}).get("social_stage", "as configured")
+        toy = self.workshop.make(num_envs=num_envs or 8)
+        toy.spec = replace(toy.spec, rules_hash=f"toy {stage}")
+        self.made.append((stage, toy.spec.rules_hash))
+        return toy
+
+
+def _staged(workshop: Any, config: Any) -> tuple[Any, _Staged]:
+    make, context = _Staged(workshop), workshop.context(config)
+    return replace(context, services=replace(context.services, make_simulation=make)), make
+
+
+def test_a_cycle_selects_the_social_reward_stage_for_its_stage_alone(workshop: Any) -> None:
+    workshop.use(task="identity")
+    stages = (BC, PPO, AnnealStage(cycle=3, mode="ppo", epochs=1, bc_weight=0.0))
+    schedule = [{"cycle": 1, "stage": "C1"}, {"cycle": 2, "stage": "C2"}]
+    config = _config(workshop, *stages, training={"social_reward_schedule": schedule})
+    before = config.model_dump_json()
+    context, make = _staged(workshop, config)
+    AnnealStrategy().prepare(context, AnnealRequest())
+    make.made.clear()
+    summary = AnnealStrategy().run(context, AnnealRequest())
+    trained = []
+    for number, stage in enumerate(summary.stages):
+        description = ExportedPolicy.load(context.run.path / str(stage.checkpoint)).description
+        trained.append(description.rules_hash)
+        rules = context.run.read_result(f"evaluation/{number:02d}-{stage.mode}")
+        assert rules is not None
+        assert rules["rules_hash"] == "toy identity 8"  # evaluations keep the configured reward
+    assert trained == ["toy as configured", "toy C1", "toy C2"]
+    assert config.model_dump_json() == before
+    assert make.made[0][0] == "as configured"
+
+
+def test_an_override_holds_in_every_stage(workshop: Any) -> None:
+    workshop.use(task="identity")
+    config = _config(workshop, BC, PPO, training={"social_reward_stage_override": "C2"})
+    context, _ = _staged(workshop, config)
+    summary = AnnealStrategy().run(context, AnnealRequest())
+    for stage in summary.stages:
+        assert ExportedPolicy.load(context.run.path / str(stage.checkpoint)).description.rules_hash == "toy C2"
+
+
+def test_a_simulation_without_social_reward_stages_is_refused_before_anything_runs(workshop: Any) -> None:
+    workshop.use(task="identity")
+    config = _config(workshop, BC, PPO, training={"social_reward_schedule": [{"cycle": 1, "stage": "C1"}]})
+    context = workshop.context(config)
+    deaf = replace(context.services, make_simulation=lambda num_envs=None, options=None: workshop.make())
+    with pytest.raises(ConfigurationError, match=r"social_reward_\* asks for the social reward stage 'C1'"):
+        AnnealStrategy().prepare(replace(context, services=deaf), AnnealRequest())
 
 
 def test_an_empty_schedule_is_refused(workshop: Any) -> None:

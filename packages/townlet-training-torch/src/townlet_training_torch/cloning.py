@@ -312,7 +312,8 @@ class CloningProgress:
         Tensors of the student of each DAgger round, so that a resumed run repeats the same captures.
     """
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], label: str) -> None:
+        self._label = label
         self.best: dict[str, NDArray[Any]] = dict(tensors)
         self.score: tuple[float, float] | None = None
         self.stale = 0
@@ -337,12 +338,21 @@ class CloningProgress:
         self.score, self.stale = None, 0
         return self.best
 
-    def note(self, numbers: Mapping[str, float], report: Mapping[str, Any], learner: Learner) -> bool:
-        """Take an epoch's numbers; return whether it is the best so far."""
+    def note(self, numbers: Mapping[str, float], report: Mapping[str, Any], session: Session) -> bool:
+        """Take an epoch's numbers; return whether it is the best so far.
+
+        Raises
+        ------
+        NonFiniteError
+            When training diverged: a loss or a gradient is no number.
+        """
+        judged = {**numbers, "held-out loss": report["loss"]}
+        columns = {name: np.array([value], np.float64) for name, value in judged.items()}
+        require_finite(columns, np.ones(1, np.bool_), what="BC", dataset=self._label, batch=session.step)
         found = (float(report["accuracy"]), -float(report["loss"]))
         improved = self.score is None or found > self.score
         if improved:
-            self.best, self.score, self.stale = learner.tensors(), found, 0
+            self.best, self.score, self.stale = session.learner.tensors(), found, 0
         else:
             self.stale += 1
         score = found if self.score is None else self.score

@@ -21,7 +21,15 @@ from townlet_training_core.strategy import PreparationContext
 from townlet_training_core.streams import stream_seed
 from townlet_training_torch.experience import DataSpaces, estimate_advantages, memory_at_starts, recomputed, stored
 from townlet_training_torch.losses import explained_variance
-from townlet_training_torch.minibatches import MiniBatch, Rows, join, mini_batch_size, rows_of, with_sequences
+from townlet_training_torch.minibatches import (
+    MiniBatch,
+    Rows,
+    join,
+    mini_batch_size,
+    require_finite,
+    rows_of,
+    with_sequences,
+)
 from townlet_training_torch.networks import Spaces
 from townlet_training_torch.normalisers import ReturnScaler
 from townlet_training_torch.session import Session, saved_or_nothing
@@ -190,6 +198,7 @@ class PPOSource:
             network = session.policy.network
             device = session.device
             if request.mode == "rollout":  # the data is the expert's: it feeds the BC loss alone
+                require_finite(arrays.observations, arrays.valid, what="BC", dataset=self._dataset.label, batch=0)
                 self._expert = self._sequences(
                     rows_of(arrays, {}, inputs=tuple(network.description.inputs), device=device), arrays
                 )

@@ -117,6 +117,25 @@ def test_an_anneal_that_is_stopped_goes_on_as_if_nothing_happened(workshop: Any,
     assert found.status == expected.status
 
 
+def test_an_anneal_of_2n_stages_equals_one_of_n_and_its_resumption(workshop: Any) -> None:
+    workshop.use(task="masked", agents=2)
+    stages = (BC, PPO, AnnealStage(cycle=2, mode="ppo", epochs=2, bc_weight=0.3), AnnealStage(cycle=3, mode="bc"))
+    config = _config(workshop, *stages, threshold=0.0)
+    whole = workshop.context(config, name="whole")
+    expected = AnnealStrategy().run(whole, AnnealRequest())
+    halves = workshop.context(config, name="halves")
+    AnnealStrategy().run(halves, AnnealRequest(schedule=stages[:2]))
+    again = workshop.context(config, name="halves", resume=True)
+    found = AnnealStrategy().run(again, AnnealRequest())
+    for first, second in zip(expected.stages, found.stages, strict=True):
+        for file in ("policy.safetensors", "optimizer.safetensors"):
+            one, other = (run.run.path / str(first.checkpoint) / file for run in (whole, again))
+            assert sha256_file(one) == sha256_file(other), (first.checkpoint, file)
+        assert first.model_dump(exclude={"duration_sec"}) == second.model_dump(exclude={"duration_sec"})
+    assert found.baselines == expected.baselines
+    assert found.status == expected.status
+
+
 def test_legacy_flags_are_reported_from_the_baseline_of_the_dataset(workshop: Any) -> None:
     workshop.use(task="identity")
     second = AnnealStage(cycle=2, mode="ppo", epochs=1, bc_weight=0.0)

@@ -45,7 +45,7 @@ def _config(workshop: Any, **changes: Any) -> Any:
     stages = (AnnealStage(cycle=0, mode="bc", epochs=2), AnnealStage(cycle=1, mode="ppo", epochs=2, bc_weight=0.2))
     return workshop.config(
         bc={"dagger_rounds": 1, "dagger_steps": 12, "epochs": 2},
-        ppo={"iterations": 3},
+        ppo={"iterations": 3, "learning_rate_schedule": "linear", "entropy_schedule": "linear", "target_kl": 0.01},
         training={"anneal_schedule": stages, "anneal_accuracy_threshold": 0.0},
         evaluation={"every": 1, "episodes": 8, "num_envs": 4, "resamples": 200},
         checkpoint={"every": 10},

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["Entry", "Report", "alternate", "machine", "median"]
 
@@ -64,6 +64,8 @@ class Report:
     name: str
     threads: int
     entries: list[Entry] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the entries were made of (curves, settings, rules hash): plain JSON."""
 
     def add(
         self,
@@ -121,6 +123,7 @@ class Report:
             "versions": {"python": sys.version.split()[0], **_versions()},
             "threads": self.threads,
             "entries": [asdict(entry) for entry in self.entries],
+            **({"details": self.details} if self.details else {}),
         }
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"

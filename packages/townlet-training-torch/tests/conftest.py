@@ -285,6 +285,17 @@ class StopAfter(threading.Event):
         return self.left < 0
 
 
+class StopWhen(threading.Event):
+    """A stop that is asked for as soon as a condition holds."""
+
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        super().__init__()
+        self.condition = condition
+
+    def is_set(self) -> bool:
+        return self.condition()
+
+
 @pytest.fixture
 def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
@@ -293,6 +304,11 @@ def workshop(tmp_path: Path) -> Workshop:
 @pytest.fixture
 def stop_after() -> Callable[[int], StopAfter]:
     return StopAfter
+
+
+@pytest.fixture
+def stop_when() -> Callable[[Callable[[], bool]], StopWhen]:
+    return StopWhen
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_ppo_stage_that_hurts_is_rolled_back_and_the_next_starts_before_it(wor
     assert comparison["difference"]["high"] < 0
 
 
-@pytest.mark.parametrize("looks", [3, 40, 60])
+@pytest.mark.parametrize("looks", [3, 75, 150, 240])
 def test_an_anneal_that_is_stopped_goes_on_as_if_nothing_happened(workshop: Any, stop_after: Any, looks: int) -> None:
     workshop.use(task="identity")
     second = AnnealStage(cycle=2, mode="ppo", epochs=2, bc_weight=0.0)
@@ -113,6 +114,25 @@ def test_an_anneal_that_is_stopped_goes_on_as_if_nothing_happened(workshop: Any,
             for run, summary in ((whole, expected), (again, found))
         )
         assert sha256_file(first) == sha256_file(other)
+    assert found.status == expected.status
+
+
+def test_an_anneal_of_2n_stages_equals_one_of_n_and_its_resumption(workshop: Any) -> None:
+    workshop.use(task="masked", agents=2)
+    stages = (BC, PPO, AnnealStage(cycle=2, mode="ppo", epochs=2, bc_weight=0.3), AnnealStage(cycle=3, mode="bc"))
+    config = _config(workshop, *stages, threshold=0.0)
+    whole = workshop.context(config, name="whole")
+    expected = AnnealStrategy().run(whole, AnnealRequest())
+    halves = workshop.context(config, name="halves")
+    AnnealStrategy().run(halves, AnnealRequest(schedule=stages[:2]))
+    again = workshop.context(config, name="halves", resume=True)
+    found = AnnealStrategy().run(again, AnnealRequest())
+    for first, second in zip(expected.stages, found.stages, strict=True):
+        for file in ("policy.safetensors", "optimizer.safetensors"):
+            one, other = (run.run.path / str(first.checkpoint) / file for run in (whole, again))
+            assert sha256_file(one) == sha256_file(other), (first.checkpoint, file)
+        assert first.model_dump(exclude={"duration_sec"}) == second.model_dump(exclude={"duration_sec"})
+    assert found.baselines == expected.baselines
     assert found.status == expected.status
 
 
@@ -135,6 +155,65 @@ def test_blending_hands_decisions_to_the_expert(workshop: Any) -> None:
         workshop.context(_config(workshop, BC, blended, training={"anneal_enable_policy_blend": True})), AnnealRequest()
     )
     assert [r["health"]["expert_share"] for r in workshop.telemetry.of("ppo.iteration")] == [0.5, 0.5]
+
+
+class _Staged:
+    """Makes toys whose rules follow the option ``rewards.social_stage``, and notes each making."""
+
+    def __init__(self, workshop: Any) -> None:
+        self.workshop, self.made = workshop, list[tuple[str, str]]()
+
+    def __call__(self, *, num_envs: int | None = None, options: Any = None) -> Any:
+        stage = (options or {}).get("rewards", {}).get("social_stage", "as configured")
+        toy = self.workshop.make(num_envs=num_envs or 8)
+        toy.spec = replace(toy.spec, rules_hash=f"toy {stage}")
+        self.made.append((stage, toy.spec.rules_hash))
+        return toy
+
+
+def _staged(workshop: Any, config: Any) -> tuple[Any, _Staged]:
+    make, context = _Staged(workshop), workshop.context(config)
+    return replace(context, services=replace(context.services, make_simulation=make)), make
+
+
+def test_a_cycle_selects_the_social_reward_stage_for_its_stage_alone(workshop: Any) -> None:
+    workshop.use(task="identity")
+    stages = (BC, PPO, AnnealStage(cycle=3, mode="ppo", epochs=1, bc_weight=0.0))
+    schedule = [{"cycle": 1, "stage": "C1"}, {"cycle": 2, "stage": "C2"}]
+    config = _config(workshop, *stages, training={"social_reward_schedule": schedule})
+    before = config.model_dump_json()
+    context, make = _staged(workshop, config)
+    AnnealStrategy().prepare(context, AnnealRequest())
+    make.made.clear()
+    summary = AnnealStrategy().run(context, AnnealRequest())
+    trained = []
+    for number, stage in enumerate(summary.stages):
+        description = ExportedPolicy.load(context.run.path / str(stage.checkpoint)).description
+        trained.append(description.rules_hash)
+        rules = context.run.read_result(f"evaluation/{number:02d}-{stage.mode}")
+        assert rules is not None
+        assert rules["rules_hash"] == "toy identity 8"  # evaluations keep the configured reward
+    assert trained == ["toy as configured", "toy C1", "toy C2"]
+    assert config.model_dump_json() == before
+    assert make.made[0][0] == "as configured"
+
+
+def test_an_override_holds_in_every_stage(workshop: Any) -> None:
+    workshop.use(task="identity")
+    config = _config(workshop, BC, PPO, training={"social_reward_stage_override": "C2"})
+    context, _ = _staged(workshop, config)
+    summary = AnnealStrategy().run(context, AnnealRequest())
+    for stage in summary.stages:
+        assert ExportedPolicy.load(context.run.path / str(stage.checkpoint)).description.rules_hash == "toy C2"
+
+
+def test_a_simulation_without_social_reward_stages_is_refused_before_anything_runs(workshop: Any) -> None:
+    workshop.use(task="identity")
+    config = _config(workshop, BC, PPO, training={"social_reward_schedule": [{"cycle": 1, "stage": "C1"}]})
+    context = workshop.context(config)
+    deaf = replace(context.services, make_simulation=lambda num_envs=None, options=None: workshop.make())
+    with pytest.raises(ConfigurationError, match=r"social_reward_\* asks for the social reward stage 'C1'"):
+        AnnealStrategy().prepare(replace(context, services=deaf), AnnealRequest())
 
 
 def test_an_empty_schedule_is_refused(workshop: Any) -> None:

@@ -17,8 +17,10 @@ from townlet_training_core.policy.exported import ExportedPolicy
 from townlet_training_core.policy.scripted import ScriptedPolicy
 from townlet_training_torch.bc import BCStrategy
 from townlet_training_torch.checkpoint import read_snapshot
-from townlet_training_torch.cloning import CloningData
+from townlet_training_torch.cloning import CloningData, classify
+from townlet_training_torch.learner import Learner
 from townlet_training_torch.networks import build_network, describe
+from townlet_training_torch.summaries import classification_report
 
 
 def _weights(context: Any, result: Any) -> str:
@@ -85,20 +87,48 @@ def test_the_best_epoch_is_kept_and_patience_stops(workshop: Any) -> None:
     assert any(not np.array_equal(snapshot.tensors[n], snapshot.optimizer[f"training/{n}"]) for n in snapshot.tensors)
 
 
-@pytest.mark.parametrize("rounds", [0, 2])
-def test_a_run_of_2n_equals_a_run_of_n_and_its_resumption(workshop: Any, rounds: int, stop_after: Any) -> None:
-    workshop.use(task="identity", agents=2)
-    config = workshop.config(bc={"dagger_rounds": rounds, "dagger_steps": 8, "epochs": 2}, checkpoint={"every": 1})
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"network": {"recurrent": "gru"}},
+        {"bc": {"class_balance": 1.0, "label_smoothing": 0.1, "weight_decay": 0.1}},
+        {"ppo": {"normalize_observations": True, "normalize_returns": True}},
+    ],
+    ids=["plain", "recurrent", "switches", "normalised"],
+)
+def test_a_run_of_2n_equals_a_run_of_n_and_its_resumption(workshop: Any, options: dict[str, Any]) -> None:
+    workshop.use(task="masked", agents=2)
+    config = workshop.config(**options)
     whole = workshop.context(config, name="whole")
-    expected = BCStrategy().run(whole, BCRequest(epochs=2 if rounds else 4))
-    halves = workshop.context(config, name="halves", stop=stop_after(11 if not rounds else 38))
+    expected = BCStrategy().run(whole, BCRequest(epochs=4))
+    halves = workshop.context(config, name="halves")
+    BCStrategy().run(halves, BCRequest(epochs=2))
+    torch.rand(1)  # a new process has other global generators
+    again = workshop.context(config, name="halves", resume=True)
+    found = BCStrategy().run(again, BCRequest(epochs=4))
+    assert _weights(again, found) == _weights(whole, expected)
+    assert found.checkpoint == expected.checkpoint
+    assert found.val_loss == expected.val_loss
+    optimizers = [run.run.path / str(expected.checkpoint) / "optimizer.safetensors" for run in (whole, again)]
+    assert sha256_file(optimizers[0]) == sha256_file(optimizers[1])
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_a_stop_among_dagger_rounds_resumes_with_the_same_students(workshop: Any, stop_when: Any, epochs: int) -> None:
+    workshop.use(task="identity", agents=2)
+    config = workshop.config(bc={"dagger_rounds": 2, "dagger_steps": 8, "epochs": 2}, checkpoint={"every": 1})
+    whole = workshop.context(config, name="whole")
+    expected = BCStrategy().run(whole, BCRequest())
+    done = len(workshop.telemetry.of("bc.epoch"))
+    stop = stop_when(lambda: len(workshop.telemetry.of("bc.epoch")) >= done + epochs)
+    halves = workshop.context(config, name="halves", stop=stop)
     with pytest.raises(InterruptedRunError):
-        BCStrategy().run(halves, BCRequest(epochs=2 if rounds else 4))
-    stopped_at = read_snapshot(sorted(halves.run.checkpoints.glob("0*"))[-1]).step
-    assert 0 < stopped_at < expected.epochs
+        BCStrategy().run(halves, BCRequest())
+    assert read_snapshot(sorted(halves.run.checkpoints.glob("0*"))[-1]).step == epochs < expected.epochs == 6
     torch.rand(1)
     again = workshop.context(config, name="halves", resume=True)
-    found = BCStrategy().run(again, BCRequest(epochs=2 if rounds else 4))
+    found = BCStrategy().run(again, BCRequest())
     assert _weights(again, found) == _weights(whole, expected)
     assert found.val_loss == expected.val_loss
 
@@ -140,6 +170,50 @@ def test_class_weights_balance_the_classes(workshop: Any) -> None:
     assert weights is not None
     counts = np.bincount(data.arrays.actions[data.training], minlength=4)
     np.testing.assert_allclose(weights.numpy() * counts, counts.sum() / 4, rtol=1e-5)
+
+
+def test_a_report_by_hand() -> None:
+    # Right actions are rows: a is hit 2 of 3 times, b 1 of 1, c never occurs and is chosen once.
+    confusion = np.array([[2, 0, 1], [0, 1, 0], [0, 0, 0]])
+    report = classification_report(confusion, top_k_hits=3, names=("a", "b", "c"))
+    assert report["samples"] == 4
+    assert report["accuracy"] == 0.75
+    assert report["top_k_accuracy"] == 0.75
+    assert report["actions"]["a"] == {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
+    assert report["actions"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert report["macro_f1"] == pytest.approx((0.8 + 1.0) / 2)
+    assert report["vacuous"] is False
+    assert classification_report(np.diag([0, 5]), top_k_hits=5, names=("a", "b"))["vacuous"] is True
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 9])
+def test_a_report_equals_one_counted_row_by_row(workshop: Any, top_k: int) -> None:
+    workshop.use(task="masked")
+    context = workshop.context(workshop.config())
+    data = CloningData(context, None)
+    network = build_network(describe(data.spaces, context.config.network))
+    with torch.no_grad():
+        network.policy_head.weight.normal_(0.0, 1.0, generator=torch.Generator().manual_seed(3))
+    rows = data.rows(network, data.held_out)
+    names = data.spaces.action_names
+    found = classify(Learner(network, learning_rate=1e-3), rows, names=names, top_k=top_k)
+    hits, among, loss, confusion = 0, 0, 0.0, np.zeros((4, 4), int)
+    for step, slot in zip(*np.nonzero(data.held_out), strict=True):
+        seen = {"features": torch.from_numpy(data.arrays.observations["features"][step, slot][None])}
+        mask = data.arrays.action_mask
+        assert mask is not None
+        with torch.no_grad():
+            table = torch.log_softmax(network(seen, torch.from_numpy(mask[step, slot][None])).logits[0].double(), -1)
+        right, order = int(data.arrays.actions[step, slot]), table.argsort(descending=True).tolist()
+        hits += order[0] == right
+        among += right in order[:top_k]
+        loss -= float(table[right])
+        confusion[right, order[0]] += 1
+    total = int(data.held_out.sum())
+    assert found["accuracy"] == pytest.approx(hits / total)
+    assert found["top_k_accuracy"] == pytest.approx(among / total)
+    assert found["loss"] == pytest.approx(loss / total, rel=1e-5)
+    assert found["confusion"] == confusion.tolist()
 
 
 def test_without_expert_and_manifest_nothing_can_be_cloned(workshop: Any) -> None:

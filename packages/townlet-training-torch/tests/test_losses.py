@@ -94,13 +94,47 @@ def test_surrogate_equals_a_float64_loop(seed: int, rows: int, clip: float) -> N
 @settings(max_examples=40, deadline=None)
 def test_value_loss_equals_a_float64_loop(seed: int, rows: int, clip: float) -> None:
     new, old, returns = (_rows(seed + k, rows) for k in range(3))
-    total = 0.0
-    for n, o, r in zip(new.tolist(), old.tolist(), returns.tolist(), strict=True):
+    weights = (_rows(seed + 3, rows) > 0).float()
+    weights[0] = 1.0
+    total, counted = 0.0, 0.0
+    for n, o, r, w in zip(new.tolist(), old.tolist(), returns.tolist(), weights.tolist(), strict=True):
         error = (n - r) ** 2
         if clip > 0:
             error = max(error, (o + min(max(n - o, -clip), clip) - r) ** 2)
         total += 0.5 * error
+        counted += w * 0.5 * error
     assert clipped_value_loss(new, returns, old, clip).item() == pytest.approx(total / rows, rel=1e-4, abs=1e-5)
+    found = clipped_value_loss(new, returns, old, clip, weights=weights)
+    assert found.item() == pytest.approx(counted / weights.sum().item(), rel=1e-4, abs=1e-5)
+
+
+@given(SEEDS, st.integers(1, 9), st.integers(2, 6))
+@settings(max_examples=40, deadline=None)
+def test_entropy_and_kl_equal_float64_loops(seed: int, rows: int, actions: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rows, actions)) < 0.6
+    chosen = rng.integers(0, actions, rows)
+    mask[np.arange(rows), chosen] = True
+    weights = (rng.random(rows) < 0.7).astype(np.float32)
+    weights[0] = 1.0
+    tables, entropies, log_probs = [], np.zeros(rows), np.zeros((2, rows))
+    for which in range(2):
+        logits = rng.normal(size=(rows, actions)).astype(np.float32)
+        tables.append(torch.log_softmax(mask_logits(torch.from_numpy(logits), torch.from_numpy(mask)), dim=-1))
+        for row in range(rows):
+            allowed = [action for action in range(actions) if mask[row, action]]
+            total = math.log(sum(math.exp(float(logits[row, action])) for action in allowed))
+            known = {action: float(logits[row, action]) - total for action in allowed}
+            log_probs[which, row] = known[int(chosen[row])]
+            entropies[row] = -sum(math.exp(value) * value for value in known.values())
+    np.testing.assert_allclose(entropy(tables[1]).numpy(), entropies, rtol=1e-4, atol=1e-5)
+    picked = [action_log_probs(table, torch.from_numpy(chosen)) for table in tables]
+    expected = 0.0
+    for old, new, weight in zip(log_probs[0], log_probs[1], weights.tolist(), strict=True):
+        expected += weight * (math.exp(new - old) - 1.0 - (new - old))
+    found = approximate_kl(picked[1], picked[0], weights=torch.from_numpy(weights))
+    assert found.item() == pytest.approx(expected / weights.sum(), rel=1e-3, abs=1e-5)
+    assert found.item() >= 0.0
 
 
 @given(SEEDS, st.integers(1, 6), st.integers(2, 5), st.floats(0.0, 0.9))
@@ -161,6 +195,27 @@ def test_gradients_agree_with_finite_differences() -> None:
     logits = torch.tensor([[0.1, -0.4, 2.0], [0.3, 0.2, -0.1]], dtype=torch.float64, requires_grad=True)
     values = torch.tensor([0.25, 0.7], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(loss, (logits, values))
+
+
+def test_gradients_with_weights_smoothing_and_kl_agree_with_finite_differences() -> None:
+    mask = torch.tensor([[True, True, False], [True, True, True], [False, True, True]])
+    actions, weights = torch.tensor([0, 2, 1]), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    balance = torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        table = torch.log_softmax(logits.masked_fill(~mask, -1e30), dim=-1)
+        old = torch.tensor([-1.0, -0.9, -0.7], dtype=torch.float64)
+        kl = approximate_kl(action_log_probs(table, actions), old, weights=weights)
+        cloning = cloning_loss(table, actions, mask=mask, label_smoothing=0.2, class_weights=balance, weights=weights)
+        return kl + cloning + masked_mean(entropy(table), weights)
+
+    logits = torch.tensor(
+        [[0.1, -0.4, 2.0], [0.3, 0.2, -0.1], [1.0, 0.5, -0.2]], dtype=torch.float64, requires_grad=True
+    )
+    assert torch.autograd.gradcheck(loss, (logits,))
+    (gradient,) = torch.autograd.grad(loss(logits), logits)
+    assert not gradient[1].any()  # a row of weight 0
+    assert gradient[0, 2] == gradient[2, 0] == 0.0  # what is masked
 
 
 @pytest.mark.parametrize("loss", [policy_surrogate, clipped_value_loss])

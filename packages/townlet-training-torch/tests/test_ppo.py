@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def test_a_run_of_2n_equals_a_run_of_n_and_its_resumption(workshop: Any, options
     assert found.steps == expected.steps
 
 
-@pytest.mark.parametrize("looks", [0, 1, 5, 9, 17])
+@pytest.mark.parametrize("looks", [0, 9, 19, 25, 60])  # in the first capture, its update, later ones
 def test_a_run_that_is_stopped_anywhere_goes_on_as_if_nothing_happened(
     workshop: Any, stop_after: Any, looks: int
 ) -> None:
@@ -223,6 +224,59 @@ def test_a_run_that_is_stopped_anywhere_goes_on_as_if_nothing_happened(
     again = workshop.context(config, name="stopped", resume=True)
     found = PPOStrategy().run(again, PPORequest())
     assert _weights(again.run.path / str(found.checkpoint)) == _weights(whole.run.path / str(expected.checkpoint))
+
+
+@pytest.mark.parametrize("file", ["policy.safetensors", "rollout.safetensors", "MANIFEST.json"])
+def test_a_run_whose_newest_checkpoint_is_torn_goes_on_from_the_one_before(
+    workshop: Any, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
+    workshop.use(task="identity")
+    config = workshop.config(checkpoint={"every": 1})
+    whole = workshop.context(config, name="whole")
+    expected = PPOStrategy().run(whole, PPORequest())
+    torn = workshop.context(config, name="torn")
+    PPOStrategy().run(torn, PPORequest(iterations=3))
+    path = torn.run.checkpoints / "00000003" / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        found = PPOStrategy().run(workshop.context(config, name="torn", resume=True), PPORequest())
+    assert "trying the one before" in caplog.text
+    assert found.checkpoint == expected.checkpoint
+    assert _weights(torn.run.path / str(found.checkpoint)) == _weights(whole.run.path / str(expected.checkpoint))
+
+
+def test_the_last_checkpoints_and_the_one_that_played_best_are_kept(workshop: Any) -> None:
+    workshop.use(task="identity")
+    config = workshop.config(
+        ppo={"learning_rate": 1e-2, "iterations": 8},
+        checkpoint={"every": 1, "keep_last": 2, "keep_best": 1},
+        evaluation={"every": 1},
+    )
+    context = workshop.context(config)
+    PPOStrategy().run(context, PPORequest())
+    returns = {record["epoch"]: record["return_mean"] for record in workshop.telemetry.of("evaluation")}
+    kept = {int(path.name): path for path in context.run.checkpoints.glob("0*")}
+    scores = {step: json.loads((path / "MANIFEST.json").read_text())["score"] for step, path in kept.items()}
+    assert {step: returns[step] for step in kept} == scores
+    assert {7, 8} <= set(kept)
+    assert max(scores.values()) == max(value for step, value in returns.items() if step > 0)
+    assert len(kept) <= 3
+
+
+def test_schedules_are_followed_by_the_optimiser_and_told(workshop: Any) -> None:
+    workshop.use(task="identity")
+    ppo = {"learning_rate_schedule": "linear", "entropy_schedule": "linear", "learning_rate": 1e-2}
+    config = workshop.config(ppo=ppo)
+    context = workshop.context(config, name="falling")
+    PPOStrategy().run(context, PPORequest())
+    records = workshop.telemetry.of("ppo.iteration")
+    assert [record["lr"] for record in records] == pytest.approx([1e-2, 7.5e-3, 5e-3, 2.5e-3])
+    coefficients = [record["health"]["entropy_coef"] for record in records]
+    assert coefficients == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    constant = workshop.context(workshop.config(ppo={"learning_rate": 1e-2}), name="constant")
+    PPOStrategy().run(constant, PPORequest())
+    first, second = (run.run.checkpoints / "00000004" for run in (context, constant))
+    assert _weights(first) != _weights(second)
 
 
 def test_summary_has_the_contract_keys_and_nothing_else_beside_sections(workshop: Any) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from townlet_training_core.config.models import TrainingConfig
 from townlet_training_core.config.requests import TrainingRequest
 from townlet_training_core.dto.results import TrainingResultBase
+from townlet_training_core.errors import InterruptedRunError
 from townlet_training_core.runs import RunDirectory
 from townlet_training_core.streams import generator
 from townlet_training_core.telemetry.events import NullProgress, NullTelemetry, Progress, TelemetrySink
@@ -87,6 +88,18 @@ class TrainingContext(PreparationContext):
     def stream(self, *names: str | int) -> np.random.Generator:
         """Return a fresh generator of the named stream of the run's seed, apart for every stage."""
         return generator(self.config.seed, *((self.stage,) if self.stage else ()), *names)
+
+    def check_stop(self) -> None:
+        """Raise when the run was asked to stop: between checkpoints, where nothing has to be saved.
+
+        Raises
+        ------
+        InterruptedRunError
+            Saying how to resume.
+        """
+        if self.stop.is_set():
+            msg = f"stopped; what is done is saved, resume with: townlet train --resume {self.run.path}"
+            raise InterruptedRunError(msg)
 
     def derive(self, **changes: Any) -> TrainingContext:
         """Return a copy with some fields replaced."""

@@ -9,6 +9,7 @@ predecessor's loss and queue flags are reported beside it.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,10 +38,11 @@ class AnnealStrategy:
     def prepare(self, context: PreparationContext, request: AnnealRequest) -> None:
         """Check the schedule and every stage of it."""
         for stage in stages_of(context, request):
+            inner = replace(context, services=context.services.at_cycle(context.config, stage.cycle))
             if stage.mode == "bc":
-                BCStrategy().prepare(context, bc_request(stage, request, request.init_from))
+                BCStrategy().prepare(inner, bc_request(stage, request, request.init_from))
             else:
-                PPOStrategy().prepare(context, ppo_request(context, stage, request, request.init_from))
+                PPOStrategy().prepare(inner, ppo_request(inner, stage, request, request.init_from))
 
     def run(self, context: TrainingContext, request: AnnealRequest) -> AnnealSummaryDTO:
         """Run the stages and record the verdict with the promotion service."""
@@ -54,7 +56,9 @@ class AnnealStrategy:
             done = run.read_result(f"stages/{name}") if context.resume else None
             if done is None:
                 inner = context.derive(
-                    stage=name, anneal=anneal_context(context, stage, label, done=stages, baselines=baselines)
+                    stage=name,
+                    anneal=anneal_context(context, stage, label, done=stages, baselines=baselines),
+                    services=context.services.at_cycle(context.config, stage.cycle),
                 )
                 run_stage = self._clone if stage.mode == "bc" else self._improve
                 result = run_stage(inner, stage, request, good)
@@ -116,7 +120,9 @@ class AnnealStrategy:
         after, file = _evaluate(context, context.run.path / str(result.checkpoint))
         rolled_back = None
         if good is not None:
-            before = context.services.evaluation.evaluate(ExportedPolicy.load(good), label="start")
+            before = context.services.evaluation.evaluate(
+                ExportedPolicy.load(good), label="start", between=context.check_stop
+            )
             difference = compare_paired(after, before, confidence=context.config.evaluation.confidence)
             context.run.write_result(f"comparisons/{context.stage}", difference.model_dump(mode="json"))
             rolled_back = difference.difference.high < -context.config.training.guardrails.return_margin or None
@@ -134,7 +140,8 @@ class AnnealStrategy:
 
 
 def _evaluate(context: TrainingContext, checkpoint: Path) -> tuple[Any, str]:
-    result = context.services.evaluation.evaluate(ExportedPolicy.load(checkpoint), label=context.stage)
+    policy = ExportedPolicy.load(checkpoint)
+    result = context.services.evaluation.evaluate(policy, label=context.stage, between=context.check_stop)
     file = context.run.write_result(f"evaluation/{context.stage}", result.model_dump(mode="json"))
     mean = result.summary.mean
     record = {"stage": context.stage, "return_mean": mean.estimate, "return_low": mean.low, "return_high": mean.high}

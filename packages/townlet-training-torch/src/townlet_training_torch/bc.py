@@ -67,7 +67,7 @@ class BCStrategy:
     def _train(self, session: Session, data: CloningData, *, epochs: int) -> dict[str, float]:
         settings, network, stage = session.context.config.training.bc, session.learner.network, session.context.stage
         total = epochs * (1 + settings.dagger_rounds)
-        progress = CloningProgress(session.learner.tensors())
+        progress, data.between = CloningProgress(session.learner.tensors(), data.label), session.check_stop
         if session.resumed is None:
             data.prime(network, fresh=not session.warm)
             session.boundary(0, final=False, rollout={}, state=progress.state())
@@ -84,8 +84,9 @@ class BCStrategy:
             rows, held_out = data.split(network)
             numbers = train_epoch(session, rows, class_weights=data.class_weights(session.device))
             numbers["samples_per_s"] = rows.transitions / (time.perf_counter() - started)
-            report = classify(session.learner, held_out, names=network.description.action_names, top_k=settings.top_k)
-            if progress.note(numbers, report, session.learner):
+            names, look = network.description.action_names, session.check_stop
+            report = classify(session.learner, held_out, names=names, top_k=settings.top_k, between=look)
+            if progress.note(numbers, report, session):
                 session.context.run.write_result(f"bc-report-{stage}" if stage else "bc-report", report)
             judged = {f"val_{key}": report[key] for key in ("accuracy", "loss", "macro_f1", "top_k_accuracy")}
             show = {"loss": numbers["loss"], "val_accuracy": report["accuracy"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -86,10 +86,17 @@ class CloningData:
         The run; captures are drawn from its streams, so a resumed run sees the same data.
     manifest:
         Stored captures; ``None`` captures the simulation's expert.
+
+    Attributes
+    ----------
+    between:
+        Called before every step of a capture and every pass over the data; raises when the run is to stop. A session
+        puts its own here, which saves first.
     """
 
     def __init__(self, context: TrainingContext, manifest: Path | None) -> None:
         settings = context.config.training.bc
+        self.between = context.check_stop
         self._context, self.label = context, str(manifest) if manifest is not None else "expert"
         self._simulation: Simulation | None = None
         self._split: tuple[int, Rows, Rows] | None = None
@@ -102,7 +109,11 @@ class CloningData:
             _require_expert(simulation)
             self.spaces = simulation.spec
             self.arrays = capture(
-                simulation, ScriptedPolicy(), steps=settings.capture_steps, seed=self._seed("expert-capture")
+                simulation,
+                ScriptedPolicy(),
+                steps=settings.capture_steps,
+                seed=self._seed("expert-capture"),
+                between=self.between,
             )
             groups = capture_groups(self.arrays, agents_per_env=simulation.spec.agents_per_env)
         checked = {"rewards": self.arrays.rewards, **self.arrays.observations}
@@ -140,7 +151,12 @@ class CloningData:
         settings = self._context.config.training.bc
         _require_expert(self.simulation)
         visited = capture(
-            self.simulation, student, steps=settings.dagger_steps, seed=self._seed("dagger", number), label_expert=True
+            self.simulation,
+            student,
+            steps=settings.dagger_steps,
+            seed=self._seed("dagger", number),
+            label_expert=True,
+            between=self.between,
         )
         if visited.slots != self.arrays.slots:  # stored data has other slots: it is kept beside, as rows of its own
             msg = "DAgger rounds need data captured from the simulation; leave the manifest out or set dagger_rounds: 0"
@@ -185,7 +201,7 @@ class CloningData:
         rows = rows_of(arrays, {"returns": targets}, inputs=tuple(network.description.inputs), device=device)
         if network.description.recurrent == "none":
             return rows
-        memory = memory_at_starts(network, self.arrays, length=config.sequence_length)
+        memory = memory_at_starts(network, self.arrays, length=config.sequence_length, between=self.between)
         return with_sequences(rows, arrays, length=config.sequence_length, memory=memory)
 
     def class_weights(self, device: torch.device) -> Tensor | None:
@@ -235,13 +251,25 @@ def train_epoch(session: Session, rows: Rows, *, class_weights: Tensor | None) -
     }
 
 
-def classify(learner: Learner, rows: Rows, *, names: tuple[str, ...], top_k: int) -> dict[str, Any]:
-    """Judge the policy as a classifier of the expert's actions: a report and the mean cross-entropy (``loss``)."""
+def classify(
+    learner: Learner,
+    rows: Rows,
+    *,
+    names: tuple[str, ...],
+    top_k: int,
+    between: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Judge the policy as a classifier of the expert's actions: a report and the mean cross-entropy (``loss``).
+
+    ``between`` is called before every pass and may raise.
+    """
     size, hits, total, loss = len(names), 0, 0.0, 0.0
     confusion: NDArray[np.int64] = np.zeros(size * size, np.int64)
     length = 1 if rows.weights is None else len(rows.weights)
     per_pass = max(1, _CHUNK // length)
     for first in range(0, rows.units, per_pass):
+        if between is not None:
+            between()
         batch = rows.gather(np.arange(first, min(first + per_pass, rows.units)))
         with torch.no_grad():
             log_probs = torch.log_softmax(learner.forward(batch).logits, dim=-1)
@@ -274,7 +302,8 @@ class CloningProgress:
         Tensors of the student of each DAgger round, so that a resumed run repeats the same captures.
     """
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], label: str) -> None:
+        self._label = label
         self.best: dict[str, NDArray[Any]] = dict(tensors)
         self.score: tuple[float, float] | None = None
         self.stale = 0
@@ -299,12 +328,21 @@ class CloningProgress:
         self.score, self.stale = None, 0
         return self.best
 
-    def note(self, numbers: Mapping[str, float], report: Mapping[str, Any], learner: Learner) -> bool:
-        """Take an epoch's numbers; return whether it is the best so far."""
+    def note(self, numbers: Mapping[str, float], report: Mapping[str, Any], session: Session) -> bool:
+        """Take an epoch's numbers; return whether it is the best so far.
+
+        Raises
+        ------
+        NonFiniteError
+            When training diverged: a loss or a gradient is no number.
+        """
+        judged = {**numbers, "held-out loss": report["loss"]}
+        columns = {name: np.array([value], np.float64) for name, value in judged.items()}
+        require_finite(columns, np.ones(1, np.bool_), what="BC", dataset=self._label, batch=session.step)
         found = (float(report["accuracy"]), -float(report["loss"]))
         improved = self.score is None or found > self.score
         if improved:
-            self.best, self.score, self.stale = learner.tensors(), found, 0
+            self.best, self.score, self.stale = session.learner.tensors(), found, 0
         else:
             self.stale += 1
         score = found if self.score is None else self.score

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -74,13 +74,21 @@ def stored(dataset: TransitionDataset) -> tuple[RolloutArrays, NDArray[np.int64]
 
 
 def capture(
-    simulation: Simulation, policy: Policy, *, steps: int, seed: int, label_expert: bool = False
+    simulation: Simulation,
+    policy: Policy,
+    *,
+    steps: int,
+    seed: int,
+    label_expert: bool = False,
+    between: Callable[[], None] | None = None,
 ) -> RolloutArrays:
     """Let ``policy`` act for ``steps`` steps of every slot; the arrays belong to the caller.
 
-    With ``label_expert`` the expert's answers stand in ``actions``.
+    With ``label_expert`` the expert's answers stand in ``actions``. ``between`` is called before every step and may
+    raise.
     """
-    arrays = RolloutCollector(simulation, policy, steps=steps, seed=seed, label_expert=label_expert).collect()
+    collector = RolloutCollector(simulation, policy, steps=steps, seed=seed, label_expert=label_expert)
+    arrays = collector.collect(between=between)
     if label_expert and arrays.expert_actions is not None:
         return replace(arrays, actions=arrays.expert_actions)
     return arrays
@@ -180,17 +188,21 @@ def value_targets(arrays: RolloutArrays, *, gamma: float) -> NDArray[np.float32]
     ).returns
 
 
-def recomputed(network: PolicyValueNetwork, arrays: RolloutArrays) -> RolloutArrays:
+def recomputed(
+    network: PolicyValueNetwork, arrays: RolloutArrays, *, between: Callable[[], None] | None = None
+) -> RolloutArrays:
     """Replace log-probabilities and values of stored data by those under ``network``.
 
     The value after a cut is not known there (stored data may lack the last observation): that of the last
-    observation stands in for it.
+    observation stands in for it. ``between`` is called before every pass and may raise.
     """
     steps, slots = arrays.valid.shape
     log_probs, values = np.zeros((2, steps, slots), np.float32)
     per_pass = max(1, _CHUNK // slots)
     memory = network.initial_memory(slots)
     for first in range(0, steps, per_pass):
+        if between is not None:
+            between()
         part = slice(first, min(first + per_pass, steps))
         with torch.inference_mode():
             output = network.forward_sequence(*_tensors(network, arrays, part, memory))
@@ -206,10 +218,12 @@ def recomputed(network: PolicyValueNetwork, arrays: RolloutArrays) -> RolloutArr
     return replace(arrays, log_probs=log_probs, values=values, next_values=next_values)
 
 
-def memory_at_starts(network: PolicyValueNetwork, arrays: RolloutArrays, *, length: int) -> dict[str, list[Any]]:
+def memory_at_starts(
+    network: PolicyValueNetwork, arrays: RolloutArrays, *, length: int, between: Callable[[], None] | None = None
+) -> dict[str, list[Any]]:
     """Run the network over the data once and return its memory before each sequence of ``length`` steps.
 
-    Right after a capture this is what the acting policy remembered.
+    Right after a capture this is what the acting policy remembered. ``between`` is called before every pass.
     """
     device = network.policy_head.weight.device
     memory: Memory = {
@@ -217,6 +231,8 @@ def memory_at_starts(network: PolicyValueNetwork, arrays: RolloutArrays, *, leng
     } or network.initial_memory(arrays.slots)
     found: dict[str, list[Any]] = {name: [] for name in memory}
     for first in sequence_starts(arrays.steps, length):
+        if between is not None:
+            between()
         for name, tensor in memory.items():
             found[name].append(tensor.clone())
         with torch.no_grad():

@@ -250,6 +250,6 @@ def require_finite(
         if column is not None and column.dtype.kind == "f" and not np.isfinite(column[valid]).all():
             msg = (
                 f"{what} {name} contained NaN/inf (dataset={dataset}, batch={batch}); "
-                "check the rewards and observations of the data"
+                "check the rewards and observations of the data, and the learning rate"
             )
             raise NonFiniteError(msg)

@@ -83,7 +83,7 @@ class PPOStrategy:
             state["steps"] += harvest.summary["transitions"]
             summary = {
                 **harvest.summary,
-                **update_summary(table),
+                **update_summary(table, dataset=source.label, batch=iteration),
                 "epoch": float(iteration + 1),
                 "steps": state["steps"],
                 "lr": plan.learning_rate,

@@ -221,7 +221,7 @@ class Session:
     def evaluate(self) -> EvaluationResult:
         """Evaluate the policy as it is on the fixed seeds, through its exported form, and log the result."""
         label = "-".join(part for part in (self.context.stage, f"{self.step:08d}") if part)
-        result = self.context.services.evaluation.evaluate(self.policy.exported(), label=label)
+        result = self.context.services.evaluation.evaluate(self.policy.exported(), label=label, between=self.check_stop)
         mean = result.summary.mean
         self.context.telemetry.log(
             "evaluation",

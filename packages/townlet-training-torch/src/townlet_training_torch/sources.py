@@ -20,7 +20,15 @@ from townlet_training_core.strategy import PreparationContext
 from townlet_training_core.streams import stream_seed
 from townlet_training_torch.experience import DataSpaces, estimate_advantages, memory_at_starts, recomputed, stored
 from townlet_training_torch.losses import explained_variance
-from townlet_training_torch.minibatches import MiniBatch, Rows, join, mini_batch_size, rows_of, with_sequences
+from townlet_training_torch.minibatches import (
+    MiniBatch,
+    Rows,
+    join,
+    mini_batch_size,
+    require_finite,
+    rows_of,
+    with_sequences,
+)
 from townlet_training_torch.networks import Spaces
 from townlet_training_torch.normalisers import ReturnScaler
 from townlet_training_torch.objectives import UpdatePlan
@@ -152,12 +160,13 @@ class PPOSource:
             network = session.policy.network
             device = session.device
             if request.mode == "rollout":  # the data is the expert's: it feeds the BC loss alone
+                require_finite(arrays.observations, arrays.valid, what="BC", dataset=self._dataset.label, batch=0)
                 self._expert = self._sequences(
                     rows_of(arrays, {}, inputs=tuple(network.description.inputs), device=device), arrays
                 )
             elif arrays.log_probs is None or request.recompute_log_probs:
                 if saved is None:
-                    arrays = recomputed(network, arrays)
+                    arrays = recomputed(network, arrays, between=session.check_stop)
                 else:
                     arrays = replace(
                         arrays,
@@ -200,7 +209,7 @@ class PPOSource:
         health: dict[str, float] = {}
         if self._collector is not None:
             self._collector.expert_share = expert_share
-            self._fresh = self._collector.collect()
+            self._fresh = self._collector.collect(between=self._session.check_stop)
             if self._scaler is not None and not self._scaler.started:
                 self._update_scaler(self._fresh)
             parts.append((self._fresh, self._rows(self._fresh, batch=iteration, dataset="rollout")))
@@ -273,7 +282,7 @@ class PPOSource:
         if network.description.recurrent == "none":
             return rows
         length = min(self._config.ppo.sequence_length, arrays.steps)
-        memory = memory_at_starts(network, arrays, length=length)
+        memory = memory_at_starts(network, arrays, length=length, between=self._session.check_stop)
         return with_sequences(rows, arrays, length=length, memory=memory)
 
 

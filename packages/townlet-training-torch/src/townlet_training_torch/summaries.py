@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from townlet_training_core.arrays import RolloutArrays
 from townlet_training_core.dto.results import PPO_TELEMETRY_VERSION
 from townlet_training_core.strategy import AnnealContext
+from townlet_training_torch.minibatches import require_finite
 
 __all__ = [
     "UPDATE_METRICS",
@@ -46,8 +47,16 @@ _EVENT_KEYS = {
 }
 
 
-def update_summary(table: NDArray[np.float32]) -> dict[str, float]:
-    """Summarise the mini-batches of one update: ``(U, 9)``, columns as :data:`UPDATE_METRICS`."""
+def update_summary(table: NDArray[np.float32], *, dataset: str, batch: int) -> dict[str, float]:
+    """Summarise the mini-batches of one update: ``(U, 9)``, columns as :data:`UPDATE_METRICS`.
+
+    Raises
+    ------
+    NonFiniteError
+        When training diverged: a loss or a gradient is no number.
+    """
+    columns = dict(zip(UPDATE_METRICS, table.T, strict=True))
+    require_finite(columns, np.ones(len(table), np.bool_), what="PPO", dataset=dataset, batch=batch)
     columns = dict(zip(UPDATE_METRICS, table.astype(np.float64).T, strict=True))
     entropy, clip, deviation = columns["loss_entropy"], columns["clip_fraction"], columns["adv_std"]
     return {

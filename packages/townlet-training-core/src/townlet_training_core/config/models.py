@@ -201,8 +201,19 @@ class TrainingSettings(_Section):
     rollout_ticks: int = Field(100, ge=0, description="Ticks of a legacy rollout capture.")
     rollout_auto_seed_agents: bool = Field(False, description="Legacy: put two agents into an empty world.")
     replay_manifest: Path | None = Field(None, description="Default manifest of replay data.")
-    social_reward_stage_override: SocialRewardStage | None = Field(None, description="Fixed social reward stage.")
-    social_reward_schedule: tuple[SocialRewardStep, ...] = Field((), description="Social reward stage by cycle.")
+    social_reward_stage_override: SocialRewardStage | None = Field(
+        None, description="Social reward stage of the simulation while training, whatever the cycle."
+    )
+    social_reward_schedule: tuple[SocialRewardStep, ...] = Field(
+        (),
+        description="Social reward stage by cycle of the anneal (0 outside one); before the first entry, and in "
+        "evaluations, that of simulation.options holds.",
+    )
+    social_reward_option: str = Field(
+        "rewards.social_stage",
+        pattern=r"^[^.\s]+(\.[^.\s]+)*$",
+        description="Where below simulation.options the stage is put.",
+    )
     bc: BCTrainingSettings = Field(default_factory=BCTrainingSettings)
     anneal_schedule: tuple[AnnealStage, ...] = Field((), description="Stages, run in order of cycle.")
     anneal_accuracy_threshold: UnitInterval = Field(0.9, description="Held-out accuracy that a BC stage must reach.")
@@ -210,6 +221,13 @@ class TrainingSettings(_Section):
         False, description="Hand the share bc_weight of rollout decisions to the scripted expert."
     )
     guardrails: GuardrailConfig = Field(default_factory=GuardrailConfig)
+
+    def social_stage_at(self, cycle: int) -> SocialRewardStage | None:
+        """Return the social reward stage of a cycle; ``None`` leaves the simulation's options as they are."""
+        if self.social_reward_stage_override is not None:
+            return self.social_reward_stage_override
+        begun = [step for step in self.social_reward_schedule if step.cycle <= cycle]
+        return max(begun, key=lambda step: step.cycle).stage if begun else None
 
 
 class EvaluationConfig(_Section):

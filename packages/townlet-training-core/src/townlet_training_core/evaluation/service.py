@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -77,8 +78,11 @@ class EvaluationService:
             self._simulation = self._make_simulation(choice, num_envs=self._num_envs)
         return self._simulation
 
-    def evaluate(self, policy: Policy, *, label: str) -> EvaluationResult:
+    def evaluate(self, policy: Policy, *, label: str, between: Callable[[], None] | None = None) -> EvaluationResult:
         """Return the result of ``policy`` on the suite, from the cache when it was played before.
+
+        ``between`` is called before every step that is played; what it raises ends the evaluation, and the pieces
+        that were finished stay in the cache.
 
         Raises
         ------
@@ -89,7 +93,9 @@ class EvaluationService:
         # Binding first: what a scripted policy decides by, and so its hash, depends on the simulation.
         policy_hash = _bound_hash(policy, simulation)
         rules = simulation.spec.rules_hash
-        parts = [self._part(policy, piece, policy_hash=policy_hash, rules=rules) for piece in self._pieces()]
+        parts = [
+            self._part(policy, piece, policy_hash=policy_hash, rules=rules, between=between) for piece in self._pieces()
+        ]
         return merge_results(
             parts, suite=self.suite, label=label, confidence=self._confidence, resamples=self._resamples
         )
@@ -112,7 +118,15 @@ class EvaluationService:
             self.suite.model_copy(update={"seeds": seeds[start : start + size]}) for start in range(0, len(seeds), size)
         ]
 
-    def _part(self, policy: Policy, piece: EvaluationSuite, *, policy_hash: str, rules: str) -> EvaluationResult:
+    def _part(
+        self,
+        policy: Policy,
+        piece: EvaluationSuite,
+        *,
+        policy_hash: str,
+        rules: str,
+        between: Callable[[], None] | None,
+    ) -> EvaluationResult:
         key = f"{policy_hash}-{piece.content_hash()}-{rules}"
         cached = self._memory.get(key)
         if cached is None:
@@ -127,7 +141,7 @@ class EvaluationService:
                     msg = f"cached evaluation {str(path)!r} belongs to something else; delete it to play again"
                     raise ArtifactError(msg)
             else:
-                cached = evaluate_policy(self.simulation, policy, suite=piece, resamples=1)
+                cached = evaluate_policy(self.simulation, policy, suite=piece, resamples=1, between=between)
                 if path is not None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     atomic_write_text(path, cached.model_dump_json() + "\n")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,7 @@ def evaluate_policy(
     label: str | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
+    between: Callable[[], None] | None = None,
 ) -> EvaluationResult:
     """Let ``policy`` play one episode for every seed of ``suite``.
 
@@ -122,6 +123,8 @@ def evaluate_policy(
         What to call the policy in results; its name by default.
     confidence, resamples:
         Of the bootstrap intervals in the summary.
+    between:
+        Called before every step; what it raises ends the evaluation.
 
     Raises
     ------
@@ -136,7 +139,7 @@ def evaluate_policy(
     actor.bind(simulation)
     spec = simulation.spec
     blocks = [
-        _play(simulation, actor, suite=suite, seeds=suite.seeds[start : start + spec.num_envs])
+        _play(simulation, actor, suite=suite, seeds=suite.seeds[start : start + spec.num_envs], between=between)
         for start in range(0, len(suite.seeds), spec.num_envs)
     ]
     agent_returns = tuple(tuple(row) for block in blocks for row in block.rewards.tolist())
@@ -208,7 +211,14 @@ class _Block:
         np.add.at(self.events, (town[kept], events["kind"][kept].astype(np.int64)), 1)
 
 
-def _play(simulation: Simulation, policy: Policy, *, suite: EvaluationSuite, seeds: Sequence[int]) -> _Block:
+def _play(
+    simulation: Simulation,
+    policy: Policy,
+    *,
+    suite: EvaluationSuite,
+    seeds: Sequence[int],
+    between: Callable[[], None] | None,
+) -> _Block:
     """Play one block of at most B seeds; spare environments replay the first seed and are not recorded."""
     spec = simulation.spec
     towns, agents, episodes = spec.num_envs, spec.agents_per_env, len(seeds)
@@ -222,6 +232,8 @@ def _play(simulation: Simulation, policy: Policy, *, suite: EvaluationSuite, see
     policy.reset()
     limit = suite.max_steps or STEP_LIMIT
     for _ in range(limit):
+        if between is not None:
+            between()
         acted = out.alive.copy()
         step = policy.act(view, streams, greedy=suite.greedy)
         simulation.step(step.actions, out)

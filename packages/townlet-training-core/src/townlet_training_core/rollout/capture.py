@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,13 +186,16 @@ class RolloutCollector:
         self._policy.reset(None)
         self._started = True
 
-    def collect(self, steps: int | None = None) -> RolloutArrays:
+    def collect(self, steps: int | None = None, *, between: Callable[[], None] | None = None) -> RolloutArrays:
         """Collect T steps of every slot.
 
         Parameters
         ----------
         steps:
             Collect fewer than T.
+        between:
+            Called before every step. What it raises ends the collection in its middle: the collector then goes on
+            only from a state that was saved (:meth:`load_state`).
 
         Returns
         -------
@@ -215,6 +218,8 @@ class RolloutCollector:
         self._prepare_expert_columns()
         state = policy.recurrent_state() if isinstance(policy, RecurrentPolicy) else {}
         for step in range(count):
+            if between is not None:
+                between()
             self._decide(step)
             self._advance(step)
         if buffer.values is not None:

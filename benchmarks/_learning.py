@@ -42,7 +42,6 @@ __all__ = [
     "draw",
     "over_seeds",
     "rules_of",
-    "seconds",
     "show",
     "suite_of",
 ]
@@ -228,12 +227,6 @@ def curve(job: Job, work: Path, *, steps_per_iteration: int) -> dict[str, list[f
         "return_low": found["return_low"],
         "return_high": found["return_high"],
     }
-
-
-def seconds(job: Job, work: Path) -> float:
-    """Return the seconds of capture and update of a PPO run, evaluations left out."""
-    found = curves(RunDirectory.read(job.folder(work))).get("ppo.iteration", {})
-    return float(np.nansum(found.get("epoch_duration_sec", [0.0])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

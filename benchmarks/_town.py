@@ -67,7 +67,7 @@ class Town:
         config = TownConfig()
         choice = SimulationChoice(name="town", threads=1)
         cut = {"max_steps": 40} if bench.tiny else {}
-        episodes = (4, 4) if bench.tiny else (64, 16)
+        episodes = (4, 4) if bench.tiny else (32, 8)
         final = suite_of("final", choice, episodes=episodes[0], first_seed=FINAL_SEED, **cut)
         watch = suite_of("watch", choice, episodes=episodes[1], first_seed=WATCH_SEED, **cut)
         days = (40 if bench.tiny else config.horizon) / config.ticks_per_day

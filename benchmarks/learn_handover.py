@@ -2,7 +2,7 @@
 
 Equal agent-steps: one million of PPO after the clone, and for the run from scratch as many more as the clone's captures
 of the expert took. The weight of the BC loss beside the PPO loss (0, 0.1, 0.5; constant) is compared at the same
-budget, from the same clones. Everything is played on the same 64 seeds of the default town.
+budget, from the same clones. Everything is played on the same 32 seeds of the default town.
 
 Run: ``python benchmarks/learn_handover.py``; writes ``benchmarks/results/town_handover.json`` and
 ``docs/images/town_handover.png``. Interrupted, it goes on where it was.
@@ -22,7 +22,7 @@ from townlet_training_core.statistics import bootstrap_mean
 from townlet_training_core.telemetry.curves import curves as curves_of
 
 SEEDS = range(3)
-STEPS = 1_030_000
+STEPS = 1_050_000
 WEIGHTS = (0.0, 0.1, 0.5)
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "town_handover.png"
 COLOURS = {"scratch": "tab:orange", "bc_weight 0": "tab:blue", "bc_weight 0.1": "tab:green", "bc_weight 0.5": "tab:red"}
@@ -34,7 +34,7 @@ def main() -> None:
     seeds = SEEDS[:2] if bench.tiny else SEEDS
     rules = rules_of(settings(0, tiny=bench.tiny).simulation)
     iterations = 2 if bench.tiny else iterations_for(STEPS)
-    watching = f"evaluation.every={1 if bench.tiny else 6}"
+    watching = f"evaluation.every={1 if bench.tiny else 16}"
     clones = [clone_of(seed, rules=rules, tiny=bench.tiny) for seed in seeds]
     arms: dict[str, list[Job]] = {}
     for weight in WEIGHTS:

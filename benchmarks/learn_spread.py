@@ -8,7 +8,7 @@ Run: ``python benchmarks/learn_spread.py``; writes ``benchmarks/results/spread.j
 
 from __future__ import annotations
 
-from _learning import Bench, Job, over_seeds, rules_of, seconds, show, suite_of
+from _learning import Bench, Job, over_seeds, rules_of, show, suite_of
 
 from townlet_training_core.config.models import (
     ComputeConfig,
@@ -73,7 +73,7 @@ def main() -> None:
         compared = compare_paired(found, random)
         differences.append(compared.difference.estimate)
         note = f"{show(compared.difference)} above random, paired; return {show(found.summary.mean)} against "
-        note += f"{show(random.summary.mean)}; {steps} agent-steps, {seconds(job, bench.work):.0f} s"
+        note += f"{show(random.summary.mean)}; {steps} agent-steps"
         bench.report.add(f"ppo.seed_{job.seed}: difference, lower end over episodes",
             value=compared.difference.low, unit="return", bound=0.0, note=note)  # fmt: skip
     over = over_seeds(differences)

@@ -137,7 +137,7 @@ typecheck: setup ## mypy, strict, over packages, tests, benchmarks, examples and
 check: lint typecheck test docs wheels ## everything that must be green before a change is merged
 
 # ---------------------------------------------------------------------------------------------- benchmarks
-.PHONY: bench bench-import bench-town bench-data bench-train bench-gate
+.PHONY: bench bench-import bench-town bench-data bench-train bench-gate bench-learn
 bench: bench-import bench-town bench-data bench-gate bench-train ## all benchmarks; each writes benchmarks/results/<name>.json
 bench-import: setup ## what importing the library costs
 	@$(BIN)/python benchmarks/bench_import.py
@@ -156,6 +156,8 @@ bench-gate: setup ## how often the promotion gate is wrong, and what its interva
 	@$(BIN)/python benchmarks/bench_gate.py
 bench-train: setup ## BC and PPO: samples per second, beside peers
 	@$(BIN)/python benchmarks/bench_train.py
+bench-learn: setup ## what is learned: CartPole, simple_spread, the town, the hand-over; about an hour, goes on where it stopped
+	@for name in cartpole spread town handover; do $(BIN)/python benchmarks/learn_$$name.py; done
 
 # ------------------------------------------------------------------------------------------ docs and wheels
 .PHONY: docs

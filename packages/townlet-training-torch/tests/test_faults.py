@@ -175,13 +175,14 @@ def test_a_manifest_that_is_not_there_is_refused_before_anything_runs(workshop: 
     workshop.use(task="identity")
     nowhere = workshop.root / "nowhere.json"
     context = workshop.context(workshop.config(training={"anneal_schedule": (AnnealStage(mode="bc"),)}))
-    for strategy, request in (
+    asked: tuple[tuple[Any, Any], ...] = (
         (BCStrategy(), BCRequest(manifest=nowhere)),
         (PPOStrategy(), PPORequest(manifest=nowhere, mode="replay")),
         (AnnealStrategy(), AnnealRequest(manifest=nowhere)),
-    ):
+    )
+    for strategy, request in asked:
         with pytest.raises(MissingFileError, match=r"nowhere\.json"):
-            strategy.prepare(context, request)  # type: ignore[attr-defined]
+            strategy.prepare(context, request)
 
 
 @pytest.mark.parametrize("strategy", ["bc", "ppo", "anneal"])

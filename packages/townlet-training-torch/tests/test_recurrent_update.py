@@ -98,7 +98,7 @@ def test_a_recurrent_update_equals_a_reference_written_step_by_step(workshop: An
                 pieces.append((logits, values, first, last, slot))
             loss = _loss(rollout, advantages, pieces, settings)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
             optimizer.step()
     for name, tensor in network.state_dict().items():

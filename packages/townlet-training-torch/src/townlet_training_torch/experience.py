@@ -148,16 +148,17 @@ def estimate_advantages(
         )
         raise DataError(msg)
     rewards = arrays.rewards if reward_scale == 1.0 else arrays.rewards / np.float32(reward_scale)
-    found = gae(
-        rewards,
-        arrays.values,
-        arrays.next_values,
-        terminated=arrays.terminated,
-        truncated=arrays.truncated,
-        valid=arrays.valid,
-        gamma=gamma,
-        gae_lambda=gae_lambda,
-    )
+    with np.errstate(invalid="ignore"):  # what is no number is refused by name below
+        found = gae(
+            rewards,
+            arrays.values,
+            arrays.next_values,
+            terminated=arrays.terminated,
+            truncated=arrays.truncated,
+            valid=arrays.valid,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+        )
     checked = {"advantages": found.advantages, "returns": found.returns}
     require_finite(checked, arrays.valid, what="PPO", dataset=dataset, batch=batch)
     checked = {"log_probs": arrays.log_probs, **arrays.observations}

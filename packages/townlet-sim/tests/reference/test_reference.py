@@ -28,10 +28,10 @@ RARE_THINGS_OFTEN = TownConfig.model_validate(
             "max_absent_shifts": 1,
             "daily_exit_cap": 1,
             "exit_queue_limit": 3,
-            "exit_review_window": 230,
+            "exit_review_window": 150,
         },
         "personality": {"reward_multipliers": True},
-        "queues": {"ghost_step_after": 2, "patience_ticks": 3, "cooldown_ticks": 5},
+        "queues": {"ghost_step_after": 2, "patience_ticks": 3, "cooldown_ticks": 5, "age_priority_weight": 0.8},
         "rivalry": {"avoid": 0.1, "decay": 0.0001},
         "social": {"chat_cooldown": 2},
         "perturbations": {
@@ -104,7 +104,6 @@ def test_every_variant_shows_what_is_there(variant: str) -> None:
         ("needs.hunger_decay", 0.0020001),
         ("economy.meal_cost", 0.41),
         ("queues.cooldown_ticks", 61),
-        ("employment.absence_slack", 0),
         ("rivalry.decay", 0.0011),
         ("rewards.punctuality_bonus", 0.021),
         ("social.chat_success", 0.75),
@@ -119,6 +118,28 @@ def test_one_changed_constant_is_seen(path: str, value: float) -> None:
 
     with pytest.raises(Disagreement, match="differences"):
         play(TownConfig(), expert, seeds=[0], ticks=600, reference_config=changed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("queues.age_priority_weight", 0.0),
+        ("employment.absence_slack", 5),
+        ("employment.absence_days", 1),
+        ("employment.exit_queue_limit", 2),
+        ("employment.exit_review_window", 151),
+        ("personality.reward_multipliers", False),
+        ("personality.behaviour", False),
+    ],
+)
+def test_one_changed_constant_of_rare_things_is_seen(path: str, value: float) -> None:
+    section, name = path.split(".")
+    options = RARE_THINGS_OFTEN.model_dump()
+    options[section][name] = value
+    changed = TownConfig.model_validate(options)
+
+    with pytest.raises(Disagreement, match="differences"):
+        play(RARE_THINGS_OFTEN, randomly(2, expert_share=0.7), seeds=[4, 5], ticks=690, reference_config=changed)
 
 
 @pytest.mark.deep

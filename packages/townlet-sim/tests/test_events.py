@@ -21,7 +21,14 @@ QUIET: dict[str, Any] = {"perturbations": {"enabled": False}, "profiles": ["bala
 def open_town(options: dict[str, Any], *agents: GivenAgent) -> tuple[TownBatch, StepRows]:
     """A 12 x 12 floor without walls; beds in the corners, the other objects in a row."""
     things = [("bed", 0, 0), ("bed", 0, 11), ("bed", 11, 0), ("bed", 11, 11)]
-    things += [("fridge", 3, 3), ("stove", 3, 6), ("shower", 3, 9), ("till", 8, 3), ("workplace", 8, 8), ("table", 6, 5)]
+    things += [
+        ("fridge", 3, 3),
+        ("stove", 3, 6),
+        ("shower", 3, 9),
+        ("till", 8, 3),
+        ("workplace", 8, 8),
+        ("table", 6, 5),
+    ]
     walkable = np.ones((12, 12), np.bool_)
     for _, y, x in things:
         walkable[y, x] = False

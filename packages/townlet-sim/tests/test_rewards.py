@@ -18,7 +18,12 @@ QUIET: dict[str, Any] = {"perturbations": {"enabled": False}, "profiles": ["bala
 
 def open_town(options: dict[str, Any], *agents: GivenAgent) -> tuple[TownBatch, StepRows]:
     """A 12 x 12 floor with a bed, a fridge, a workplace and a table."""
-    things = (PlacedObject("bed", 0, 0), PlacedObject("fridge", 3, 3), PlacedObject("workplace", 8, 8), PlacedObject("table", 6, 5))
+    things = (
+        PlacedObject("bed", 0, 0),
+        PlacedObject("fridge", 3, 3),
+        PlacedObject("workplace", 8, 8),
+        PlacedObject("table", 6, 5),
+    )
     walkable = np.ones((12, 12), np.bool_)
     for thing in things:
         walkable[thing.y, thing.x] = False
@@ -114,8 +119,14 @@ def test_a_shared_meal_pays_both() -> None:
 
 @pytest.mark.parametrize(
     ("profile", "term", "factor"),
-    [("stoic", "survival", 1.1), ("stoic", "needs_penalty", 1 / 1.1), ("industrious", "wage", 1.25)]
-    + [("industrious", "punctuality", 1.25), ("socialite", "social_bonus", 1.2), ("stoic", "social_bonus", 1.0)],
+    [
+        ("stoic", "survival", 1.1),
+        ("stoic", "needs_penalty", 1 / 1.1),
+        ("industrious", "wage", 1.25),
+        ("industrious", "punctuality", 1.25),
+        ("socialite", "social_bonus", 1.2),
+        ("stoic", "social_bonus", 1.0),
+    ],
 )
 def test_a_profile_values_its_own_terms_when_asked(profile: str, term: str, factor: float) -> None:
     found = []

@@ -123,7 +123,6 @@ def test_one_changed_constant_is_seen(path: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("queues.age_priority_weight", 0.0),
         ("employment.absence_slack", 5),
         ("employment.absence_days", 1),
         ("employment.exit_queue_limit", 2),
@@ -140,6 +139,21 @@ def test_one_changed_constant_of_rare_things_is_seen(path: str, value: float) ->
 
     with pytest.raises(Disagreement, match="differences"):
         play(RARE_THINGS_OFTEN, randomly(2, expert_share=0.7), seeds=[4, 5], ticks=690, reference_config=changed)
+
+
+def test_who_is_next_in_long_queues_agrees_and_a_changed_weight_is_seen() -> None:
+    rng = random.Random(5)
+    give_way = NAMES.index("give_way")
+    options = {"needs": {"hygiene_decay": 0.01}, "affordances": {"shower_ticks": 50}}
+
+    def politely(masks: list[list[bool]], expert_actions: list[int]) -> list[int]:
+        polite = [mask[give_way] and rng.random() < 0.2 for mask in masks]
+        return [give_way if gives else advised for gives, advised in zip(polite, expert_actions, strict=True)]
+
+    play(TownConfig.model_validate(options), politely, seeds=[0], ticks=500)
+    changed = TownConfig.model_validate({**options, "queues": {"age_priority_weight": 0.0}})
+    with pytest.raises(Disagreement, match="differences"):
+        play(TownConfig.model_validate(options), politely, seeds=[0], ticks=500, reference_config=changed)
 
 
 @pytest.mark.deep

@@ -14,14 +14,21 @@ from townlet_sim.layout import Layout, PlacedObject
 from townlet_sim.spaces import EVENT_KINDS
 
 KIND = {kind.name: number for number, kind in enumerate(EVENT_KINDS)}
-FRIDGE, STOVE, SHOWER, TILL, SITE = 4, 5, 6, 7, 8
+FRIDGE, STOVE, SHOWER, TILL, SITE, TABLE = 4, 5, 6, 7, 8, 9
 QUIET: dict[str, Any] = {"perturbations": {"enabled": False}, "profiles": ["balanced"]}
 
 
 def open_town(options: dict[str, Any], *agents: GivenAgent) -> tuple[TownBatch, StepRows]:
     """A 12 x 12 floor without walls; beds in the corners, the other objects in a row."""
     things = [("bed", 0, 0), ("bed", 0, 11), ("bed", 11, 0), ("bed", 11, 11)]
-    things += [("fridge", 3, 3), ("stove", 3, 6), ("shower", 3, 9), ("till", 8, 3), ("workplace", 8, 8)]
+    things += [
+        ("fridge", 3, 3),
+        ("stove", 3, 6),
+        ("shower", 3, 9),
+        ("till", 8, 3),
+        ("workplace", 8, 8),
+        ("table", 6, 5),
+    ]
     walkable = np.ones((12, 12), np.bool_)
     for _, y, x in things:
         walkable[y, x] = False
@@ -71,6 +78,15 @@ def test_a_finished_user_that_holds_on_is_thrown_out_after_the_slack_with_a_conf
     assert town.arrays.tie[0, :, 0, c.RIVALRY] == pytest.approx([0.225 - 0.001] * 2)
 
 
+def test_a_stoic_resents_a_conflict_less() -> None:
+    options = {"profiles": ["balanced", "stoic"], "social": {"modifiers": False}}
+    town, rows = open_town(options, at(2, 3), at(4, 3))
+    play(town, rows, c.USE, c.STAY)
+    play(town, rows, c.STAY, c.USE)
+    until(town, rows, "queue_conflict", c.STAY, c.STAY)
+    assert town.arrays.tie[0, :, 0, c.RIVALRY] == pytest.approx([0.225 - 0.001, 0.6 * 0.225 - 0.001])
+
+
 def test_waiting_long_breeds_a_conflict_again_and_again() -> None:
     town, rows = open_town({}, at(2, 9), at(4, 9))
     play(town, rows, c.USE, c.STAY)
@@ -113,7 +129,7 @@ def test_giving_way_changes_places_once() -> None:
 
 
 def test_a_shared_meal_feeds_both_and_binds_them() -> None:
-    town, rows = open_town({}, at(5, 5), GivenAgent(position=(5, 6), needs=(0.3, 0.8, 0.8)))
+    town, rows = open_town({}, at(5, 5), GivenAgent(position=(7, 6), needs=(0.3, 0.8, 0.8)))  # across the table
     town.arrays.agent_i[0, 0, c.PORTIONS] = 3
     town.publish(rows)
     assert play(town, rows, c.SHARE, c.STAY) == [("shared_meal", 0, 1, -1, 1.0)]
@@ -121,6 +137,40 @@ def test_a_shared_meal_feeds_both_and_binds_them() -> None:
     for _ in range(9):
         play(town, rows, c.STAY, c.STAY)
     assert town.arrays.agent_f[0, 1, c.HUNGER] == pytest.approx(0.3 - 10 * 0.002 + 0.7)
+
+
+def test_portions_are_eaten_and_shared_at_a_table_only() -> None:
+    hungry = GivenAgent(position=(4, 6), needs=(0.3, 0.8, 0.8))
+    town, rows = open_town({}, at(4, 5), hungry)
+    town.arrays.agent_i[0, 0, c.PORTIONS] = 2
+    town.publish(rows)
+    assert not rows.action_mask[0, [c.EAT, c.SHARE]].any()  # nobody is beside the table
+    play(town, rows, c.SOUTH, c.STAY)
+    assert rows.action_mask[0, [c.EAT, c.SHARE]].tolist() == [True, False]  # the other one is not
+    play(town, rows, c.STAY, c.SOUTH)
+    assert rows.action_mask[0, [c.EAT, c.SHARE]].all()
+    assert play(town, rows, c.EAT, c.STAY) == []
+    assert town.arrays.agent_i[0, 0, c.PORTIONS] == 1
+
+
+def test_who_gave_way_waits_anew_and_who_has_waited_longer_passes() -> None:
+    options = {"queues": {"patience_ticks": 600}}
+    town, rows = open_town(options, at(2, 9), at(4, 9), at(4, 8), at(4, 10))
+    play(town, rows, c.USE, c.STAY, c.STAY, c.STAY)
+    play(town, rows, c.STAY, c.USE, c.STAY, c.STAY)
+    play(town, rows, c.STAY, c.STAY, c.USE, c.STAY)
+    play(town, rows, c.STAY, c.STAY, c.STAY, c.USE)
+    for _ in range(20):
+        play(town, rows, c.STAY, c.STAY, c.STAY, c.STAY)
+    play(town, rows, c.STAY, c.GIVE_WAY, c.STAY, c.STAY)
+    served = []
+    for _ in range(100):
+        user = int(town.arrays.object_i[0, SHOWER, c.USER])
+        served += [user] if served[-1:] != [user] else []
+        holding = rows.observations["features"][:, 51] == 1.0
+        play(town, rows, *np.where(holding, c.LEAVE, c.STAY).tolist())
+    # The last has waited twenty ticks longer than the one that gave way, and a tick is worth .1 of a place.
+    assert served[:4] == [0, 2, 3, 1]
 
 
 def crew(*actions: int) -> tuple[TownBatch, StepRows, list[Any]]:
@@ -196,13 +246,99 @@ def test_hunger_at_zero_ends_in_a_faint_and_a_respawn() -> None:
     assert rows.observations["features"][0, 16] == 1.0  # ctx_reset_flag
 
 
+def test_staying_away_after_some_work_is_an_early_departure() -> None:
+    jobs = [{"name": "clerk", "start": 0, "end": 100}]
+    town, rows = open_town({"jobs": jobs}, at(8, 7))
+    play(town, rows, c.WORK)
+    ticks, event = until(town, rows, "shift_departed_early", c.STAY)
+    # Last seen in tick 0; more than 20 ticks ago in tick 21, with 79 left.
+    assert (ticks, event) == (21, ("shift_departed_early", 0, -1, -1, 79.0))
+    assert town.arrays.agent_i[0, 0, c.SHIFT] == c.ON_TIME  # who was on time is not made absent by it
+    for _ in range(30):
+        assert play(town, rows, c.STAY) == []  # told once a shift
+
+
+def test_who_was_late_and_leaves_early_is_absent() -> None:
+    jobs = [{"name": "clerk", "start": 0, "end": 100}]
+    town, rows = open_town({"jobs": jobs}, at(8, 7))
+    until(town, rows, "shift_late", c.STAY)
+    play(town, rows, c.WORK)
+    ticks, event = until(town, rows, "shift_absent", c.STAY)
+    # Late in tick 6, at work in tick 7; the cutoff of 30 comes after the slack of 20.
+    assert (ticks, event) == (30 - 7, ("shift_absent", 0, -1, -1, 30.0))
+
+
+ABSENT: dict[str, Any] = {
+    "ticks_per_day": 100,
+    "jobs": [{"name": "clerk", "start": 3, "end": 60}],
+    "employment": {"max_absent_shifts": 1},
+    "respawn": False,
+    "needs": {"hunger_decay": 0.0},
+}
+
+
+def story(options: dict[str, Any], agents: int, ticks: int, **employment: Any) -> list[tuple[int, str, int, float]]:
+    """Tick, kind, slot and value of what ``agents`` absent agents and the queue of exits bring about."""
+    options = {**options, "employment": {**options["employment"], **employment}}
+    town, rows = open_town(options, *(at(0, 3 + n) for n in range(agents)))
+    found = []
+    for tick in range(ticks):
+        events = play(town, rows, *[c.STAY] * agents)
+        found += [(tick, name, slot, value) for name, slot, _, _, value in events if "exit" in name]
+    return found
+
+
+def test_exits_are_queued_and_processed_a_few_a_day() -> None:
+    assert story(ABSENT, 3, 210, daily_exit_cap=2) == [
+        *((33, "employment_exit_pending", slot, 1.0) for slot in range(3)),
+        *((99, "employment_exit_processed", slot, 66.0) for slot in range(2)),
+        (99, "employment_exit_deferred", 2, 66.0),
+        *((99, "exit", slot, 1.0) for slot in range(2)),
+        (199, "employment_exit_processed", 2, 166.0),
+        (199, "exit", 2, 1.0),
+    ]
+
+
+def test_a_full_queue_of_exits_overflows_and_is_tried_again() -> None:
+    assert story(ABSENT, 2, 100, exit_queue_limit=1, daily_exit_cap=0) == [
+        (33, "employment_exit_pending", 0, 1.0),
+        (33, "employment_exit_queue_overflow", 1, 1.0),
+        (99, "employment_exit_deferred", 0, 66.0),
+        (99, "employment_exit_queue_overflow", 1, 1.0),
+    ]
+
+
+def test_an_exit_is_forced_after_the_review_window() -> None:
+    assert story(ABSENT, 1, 200, exit_review_window=90, daily_exit_cap=0) == [
+        (33, "employment_exit_pending", 0, 1.0),
+        (99, "employment_exit_deferred", 0, 66.0),
+        (123, "employment_exit_processed", 0, 90.0),
+        (123, "exit", 0, 1.0),
+    ]
+
+
+@pytest.mark.parametrize(("days", "exits"), [(1, 0), (2, 1)])
+def test_an_absence_counts_for_some_days(days: int, exits: int) -> None:
+    found = story(ABSENT, 1, 300, max_absent_shifts=2, absence_days=days)
+    assert [event[1] for event in found].count("exit") == exits
+
+
+def test_an_exit_can_be_asked_for_from_outside() -> None:
+    town, rows = open_town({**ABSENT, "jobs": []}, at(0, 5), at(0, 6))
+    assert town.request_exit(0, 1)
+    assert not town.request_exit(0, 1)  # it waits already
+    (event,) = town.events
+    assert (event["kind"], event["slot"], event["value"]) == (KIND["employment_exit_manual_request"], 1, 0.0)
+    town.publish(rows)
+    assert rows.observations["features"][:, 118].tolist() == [0.0, 1.0]
+    ticks, event = until(town, rows, "employment_exit_processed", c.STAY, c.STAY, limit=120)
+    assert (ticks, event[1], event[4]) == (100, 1, 99.0)
+    assert rows.alive.tolist() == [True, False]
+    assert not town.request_exit(0, 1)
+
+
 def test_absences_end_in_an_eviction_at_the_turn_of_the_day() -> None:
-    options = {
-        "ticks_per_day": 100,
-        "jobs": [{"name": "clerk", "start": 3, "end": 60}],
-        "employment": {"max_absent_shifts": 1},
-        "respawn": False,
-    }
+    options = ABSENT
     town, rows = open_town(options, at(0, 5))
     ticks, event = until(town, rows, "exit", c.STAY, limit=120)
     assert (ticks, event) == (100, ("exit", 0, -1, -1, 1.0))

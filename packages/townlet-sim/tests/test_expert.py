@@ -9,7 +9,8 @@ import pytest
 
 from townlet_sim import columns as c
 from townlet_sim.config import TownConfig
-from townlet_sim.engine import TownBatch
+from townlet_sim.engine import GivenTown, TownBatch
+from townlet_sim.layout import Layout, PlacedObject
 from townlet_sim.scores import normalised, reference_ceiling
 from townlet_sim.spaces import SCRIPTED_POLICIES, ScriptedPolicy
 
@@ -100,6 +101,42 @@ def test_every_scripted_policy_plays_inside_the_mask(policy: ScriptedPolicy) -> 
         actions = town.scripted_actions(policy)
         assert rows.action_mask[np.arange(len(actions)), actions].all()
         town.step(actions, rows)
+
+
+def first_commute(profile: str, *, behaviour: bool) -> int:
+    """Tick in which a lone agent sets off for a shift that begins at 300."""
+    options = {"jobs": [{"name": "clerk", "start": 300, "end": 400}], "personality": {"behaviour": behaviour}}
+    quiet = {"agents": 1, "perturbations": {"enabled": False}, "needs": {"initial_low": 1.0}, **options}
+    town = TownBatch(TownConfig.model_validate({**quiet, "profiles": [profile]}), 1)
+    rows = town.allocate()
+    town.reset(seed=0, out=rows)
+    for tick in range(300):
+        if town.arrays.agent_i[0, 0, c.ERRAND] == c.E_WORK:
+            return tick
+        town.step(town.expert_actions(), rows)
+    pytest.fail("it never went")
+
+
+def test_the_industrious_leave_earlier_for_work() -> None:
+    assert first_commute("industrious", behaviour=True) == first_commute("balanced", behaviour=True) - 2
+    assert first_commute("industrious", behaviour=False) == first_commute("balanced", behaviour=True)
+
+
+@pytest.mark.parametrize(("behaviour", "talks"), [(True, True), (False, False)])
+def test_a_socialite_chats_in_lesser_comfort(behaviour: bool, talks: bool) -> None:
+    options = {"agents": 2, "profiles": ["socialite"], "personality": {"behaviour": behaviour}, "jobs": []}
+    config = TownConfig.model_validate({**options, "needs": {"initial_low": 0.57, "initial_high": 0.57}})
+    walkable = np.ones((12, 12), np.bool_)
+    walkable[5, 5] = False
+    home = Layout(walkable, (PlacedObject("bed", 5, 5),))  # shared: both begin beside it
+    town = TownBatch(config, 1, given=GivenTown(layout=home))
+    rows = town.allocate()
+    town.reset(seed=0, out=rows)
+    actions: list[int] = []
+    for _ in range(5):
+        actions += town.expert_actions().tolist()
+        town.step(town.expert_actions(), rows)
+    assert (c.CHAT in actions) == talks
 
 
 def test_partners_can_be_mixed_in_one_town() -> None:

@@ -17,8 +17,13 @@ QUIET: dict[str, Any] = {"perturbations": {"enabled": False}, "profiles": ["bala
 
 
 def open_town(options: dict[str, Any], *agents: GivenAgent) -> tuple[TownBatch, StepRows]:
-    """A 12 x 12 floor with a bed, a fridge and a workplace."""
-    things = (PlacedObject("bed", 0, 0), PlacedObject("fridge", 3, 3), PlacedObject("workplace", 8, 8))
+    """A 12 x 12 floor with a bed, a fridge, a workplace and a table."""
+    things = (
+        PlacedObject("bed", 0, 0),
+        PlacedObject("fridge", 3, 3),
+        PlacedObject("workplace", 8, 8),
+        PlacedObject("table", 6, 5),
+    )
     walkable = np.ones((12, 12), np.bool_)
     for thing in things:
         walkable[thing.y, thing.x] = False
@@ -110,6 +115,45 @@ def test_a_shared_meal_pays_both() -> None:
     town.publish(rows)
     assert play(town, rows, c.SHARE, c.STAY)["social_bonus"] == pytest.approx(0.03)
     assert terms(town, 1)["social_bonus"] == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(
+    ("profile", "term", "factor"),
+    [
+        ("stoic", "survival", 1.1),
+        ("stoic", "needs_penalty", 1 / 1.1),
+        ("industrious", "wage", 1.25),
+        ("industrious", "punctuality", 1.25),
+        ("socialite", "social_bonus", 1.2),
+        ("stoic", "social_bonus", 1.0),
+    ],
+)
+def test_a_profile_values_its_own_terms_when_asked(profile: str, term: str, factor: float) -> None:
+    found = []
+    for multipliers in (False, True):
+        options = {
+            "profiles": [profile],
+            "personality": {"reward_multipliers": multipliers},
+            "jobs": [{"name": "clerk", "start": 0, "end": 100}],
+        }
+        town, rows = open_town(options, at(7, 6), at(7, 5, 0.4, 0.8, 0.8))  # at the table, and at work
+        town.arrays.agent_i[0, 0, c.PORTIONS] = 2
+        town.publish(rows)
+        action = c.SHARE if term == "social_bonus" else c.WORK
+        found.append(play(town, rows, action, c.STAY)[term])
+    assert found[0] != 0.0
+    assert found[1] == pytest.approx(factor * found[0], rel=1e-6)
+
+
+def test_withheld_wages_weigh_less_on_the_industrious() -> None:
+    options = {
+        "profiles": ["industrious"],
+        "personality": {"reward_multipliers": True},
+        "jobs": [{"name": "clerk", "start": 0, "end": 100}],
+    }
+    town, rows = open_town(options, at(0, 5))
+    found = [play(town, rows, c.STAY)["wage"] for _ in range(7)]
+    assert found[-1] == pytest.approx(-0.0118 / 1.25)
 
 
 @pytest.mark.parametrize(("stage", "gain"), [("C1", 0.0), ("C2", 0.005)])

@@ -18,6 +18,7 @@ from townlet_sim.story import ScenarioBatch, ScheduledAgents
 
 NAMES = (
     "employment_punctuality",
+    "exit_review",
     "kitchen_breakfast",
     "observation_baseline",
     "queue_conflict",
@@ -103,6 +104,11 @@ def test_every_event_and_every_reward_term_fires_in_the_suite() -> None:
         (
             "employment_punctuality",
             {"shift_late", "shift_absent", "employment_helped_when_late", "employment_took_my_shift"},
+        ),
+        (
+            "exit_review",
+            {"shift_departed_early", "employment_exit_pending", "employment_exit_queue_overflow"}
+            | {f"employment_exit_{step}" for step in ("processed", "deferred", "manual_request")},
         ),
         ("rivalry_decay", {"chat_failure"}),
         ("story_arc", {"chat_success", "respawn", "price_spike", "exit"}),

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from townlet_sim import columns as c
 from townlet_sim.engine import TownBatch
-from townlet_sim.predecessor import given_town, town_config
+from townlet_sim.placing import furnish
+from townlet_sim.predecessor import open_floor, town_config
 
 __all__ = ["DrivenTown"]
 
@@ -44,7 +45,13 @@ class DrivenTown:
         seed: int,
     ) -> None:
         config = town_config(settings, agents=len(agents))
-        given = given_town(settings, config, agents=list(agents.values()), objects=objects)
+        given = furnish(
+            open_floor(settings) if objects else None,
+            objects=objects,
+            agents=list(agents.values()),
+            jobs=[job.name for job in config.jobs],
+            strict=False,
+        )
         self.batch = TownBatch(config, 1, given=given)
         self.spec = self.batch.spec
         self.names = list(agents)

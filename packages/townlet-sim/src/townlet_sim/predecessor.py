@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from townlet_sim.config import TownConfig
-from townlet_sim.engine import GivenAgent, GivenTown
-from townlet_sim.layout import Layout, PlacedObject
-from townlet_sim.spaces import OBJECT_TYPES
 
-__all__ = ["given_town", "town_config"]
+__all__ = ["PATHS", "open_floor", "town_config"]
 
 _LOG = logging.getLogger("townlet_sim")
 _SMALLEST, _LARGEST, _DEFAULT = 12, 96, 24
-_TYPES = {"checkout": "workplace", "stall": "workplace", "sink": "shower"}
 _FOREVER = 1_000_000
 """The predecessor's world had no end of an episode."""
 
-_PATHS: tuple[tuple[str, str], ...] = (
+PATHS: tuple[tuple[str, str], ...] = (
     ("rewards.decay_rates.hunger", "needs.hunger_decay"),
     ("rewards.decay_rates.hygiene", "needs.hygiene_decay"),
     ("rewards.decay_rates.energy", "needs.energy_decay"),
@@ -41,10 +38,14 @@ _PATHS: tuple[tuple[str, str], ...] = (
     ("rewards.clip.no_positive_within_death_ticks", "rewards.no_positive_within_death_ticks"),
     ("features.stages.social_rewards", "rewards.social_stage"),
     ("features.systems.observations", "observation"),
+    ("features.relationship_modifiers", "social.modifiers"),
+    ("features.behavior.personality_profiles", "personality.behaviour"),
+    ("features.behavior.reward_multipliers", "personality.reward_multipliers"),
     ("economy.meal_cost", "economy.meal_cost"),
     ("economy.ingredients_cost", "economy.ingredients_cost"),
     ("queue_fairness.cooldown_ticks", "queues.cooldown_ticks"),
     ("queue_fairness.ghost_step_after", "queues.ghost_step_after"),
+    ("queue_fairness.age_priority_weight", "queues.age_priority_weight"),
     ("conflict.rivalry.increment_per_conflict", "rivalry.increment"),
     ("conflict.rivalry.decay_per_tick", "rivalry.decay"),
     ("conflict.rivalry.avoid_threshold", "rivalry.avoid"),
@@ -53,10 +54,13 @@ _PATHS: tuple[tuple[str, str], ...] = (
     ("conflict.rivalry.queue_length_boost", "rivalry.queue_length_boost"),
     ("employment.grace_ticks", "employment.grace_ticks"),
     ("employment.absent_cutoff", "employment.absent_cutoff"),
+    ("employment.absence_slack", "employment.absence_slack"),
     ("employment.late_tick_penalty", "employment.late_tick_penalty"),
     ("employment.absence_penalty", "employment.absence_penalty"),
     ("employment.max_absent_shifts", "employment.max_absent_shifts"),
     ("employment.daily_exit_cap", "employment.daily_exit_cap"),
+    ("employment.exit_queue_limit", "employment.exit_queue_limit"),
+    ("employment.exit_review_window", "employment.exit_review_window"),
     ("lifecycle.respawn_delay_ticks", "respawn_delay_ticks"),
     ("observations_config.hybrid.time_ticks_per_day", "ticks_per_day"),
 )
@@ -81,7 +85,7 @@ def town_config(settings: Mapping[str, Any], *, agents: int) -> TownConfig:
         When a number is outside the bounds of a town.
     """
     options: dict[str, Any] = {"agents": agents, "episode_ticks": _FOREVER, "perturbations": {"enabled": False}}
-    for source, target in _PATHS:
+    for source, target in PATHS:
         value = _read(settings, source)
         if value is not None:
             *sections, name = target.split(".")
@@ -118,55 +122,7 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int]:
     return (int(size), int(size)) if isinstance(size, int | float) else (int(size[0]), int(size[1]))
 
 
-def given_town(
-    settings: Mapping[str, Any],
-    config: TownConfig,
-    *,
-    agents: Sequence[Mapping[str, Any]],
-    objects: Sequence[Mapping[str, Any]],
-) -> GivenTown:
-    """Place agents and objects (``type``, ``position`` as (x, y), ``id``) on an open floor.
-
-    Agents whose tile is taken stand on the nearest free one. Without objects the map is generated, and agents are
-    placed as usual.
-    """
-    names = [job.name for job in config.jobs]
-    if not objects:
-        return GivenTown(agents=tuple(_agent(agent, None, names) for agent in agents))
+def open_floor(settings: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return the ``(H, W)`` floor of the predecessor's world: it had no walls."""
     width, height = (max(_SMALLEST, min(_LARGEST, side)) for side in _size(settings))
-    walkable = np.ones((height, width), np.bool_)
-    placed: list[PlacedObject] = []
-    for thing in objects:
-        y, x = _nearest_free(walkable, thing.get("position") or (0, 0))
-        walkable[y, x] = False
-        kind = _TYPES.get(str(thing.get("type")), str(thing.get("type")))
-        if kind in OBJECT_TYPES:
-            placed.append(PlacedObject(kind, y, x, str(thing.get("id", ""))))
-    free = walkable.copy()
-    given: list[GivenAgent] = []
-    for agent in agents:
-        tile = _nearest_free(free, agent.get("position") or (0, 0))
-        free[tile] = False
-        given.append(_agent(agent, tile, names))
-    return GivenTown(layout=Layout(walkable, tuple(placed)), agents=tuple(given))
-
-
-def _agent(agent: Mapping[str, Any], tile: tuple[int, int] | None, jobs: Sequence[str]) -> GivenAgent:
-    needs = agent.get("needs") or {}
-    hunger, hygiene, energy = (
-        None if name not in needs else float(needs[name]) for name in ("hunger", "hygiene", "energy")
-    )
-    wallet, job = agent.get("wallet"), agent.get("job")
-    return GivenAgent(
-        position=tile,
-        needs=(hunger, hygiene, energy),
-        wallet=None if wallet is None else float(wallet),
-        job=jobs.index(str(job)) if job in jobs else None,
-    )
-
-
-def _nearest_free(walkable: np.ndarray[Any, np.dtype[np.bool_]], position: Sequence[int]) -> tuple[int, int]:
-    x, y = int(position[0]), int(position[1])
-    tiles = np.argwhere(walkable)
-    row, column = tiles[np.abs(tiles - (y, x)).sum(axis=1).argmin()]
-    return int(row), int(column)
+    return np.ones((height, width), np.bool_)

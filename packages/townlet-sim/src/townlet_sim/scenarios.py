@@ -28,10 +28,12 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from townlet_sim import predecessor
 from townlet_sim.config import PROFILES, Profile, TownConfig
 from townlet_sim.spaces import ACTIONS, OBJECT_TYPES
 
 __all__ = [
+    "OBJECT_ALIASES",
     "Intent",
     "Scenario",
     "ScenarioAgent",
@@ -43,7 +45,8 @@ __all__ = [
     "scenario_names",
 ]
 
-_ALIASES = {"checkout": "workplace", "stall": "workplace", "sink": "shower"}
+OBJECT_ALIASES = {"checkout": "workplace", "stall": "workplace", "sink": "shower"}
+"""The predecessor's names of object types."""
 _FURNITURE = ("bench", "counter")
 _PREDECESSOR = {
     "affordances": dict,
@@ -77,9 +80,9 @@ _PREDECESSOR = {
 
 
 def _known_type(value: Any) -> Any:
-    name = _ALIASES.get(value, value) if isinstance(value, str) else value
+    name = OBJECT_ALIASES.get(value, value) if isinstance(value, str) else value
     if name not in (*OBJECT_TYPES, *_FURNITURE):
-        msg = f"{value!r} is no object type; expected one of {[*OBJECT_TYPES, *_ALIASES, *_FURNITURE]}"
+        msg = f"{value!r} is no object type; expected one of {[*OBJECT_TYPES, *OBJECT_ALIASES, *_FURNITURE]}"
         raise ValueError(msg)
     return name
 
@@ -298,12 +301,10 @@ def _config(data: Mapping[str, Any], options: Mapping[str, Any], scenario: Scena
     count = len(scenario.slots)
     merged: dict[str, Any] = {}
     if any(data.get(key) is not None for key in _PREDECESSOR if key not in {"config_id", "world"}):
-        from townlet_sim import predecessor  # it needs the engine's classes: not when only names are asked for
-
         try:
             translated = predecessor.town_config(data, agents=count)
         except ValidationError as error:
-            sources = {target: source for source, target in predecessor._PATHS}
+            sources = {target: source for source, target in predecessor.PATHS}
             raise ValueError(_explain(error, where, "", sources=sources)) from error
         except (KeyError, TypeError) as error:
             msg = f"{where}: jobs: each needs start_tick, end_tick, wage_rate and lateness_penalty ({error!r})"

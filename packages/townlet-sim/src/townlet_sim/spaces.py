@@ -201,7 +201,7 @@ def _features() -> tuple[Described, ...]:
         ("power_on", "1 unless there is a blackout"),
         ("water_on", "1 unless there is an outage"),
         ("chat_ready", "1 if the chat cooldown is over"),
-        ("shift_countdown", "ticks to the next start of the own shift / ticks per day"),
+        ("shift_countdown", "ticks to the next start of the own shift / ticks per day; 0 without a job"),
         ("shift_left", "ticks left in the own shift / ticks per day; 0 outside"),
     ]
     for name in OBJECT_TYPES:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from townlet_sim import columns as c
 from townlet_sim.engine import GivenAgent, GivenTown, StepOut, TownBatch
-from townlet_sim.layout import Layout, PlacedObject
-from townlet_sim.scenarios import Intent, Scenario, ScenarioAgent, TimelineEntry, floor
-from townlet_sim.spaces import OBJECT_TYPES
+from townlet_sim.placing import furnish
+from townlet_sim.scenarios import Intent, Scenario, TimelineEntry, floor
 
 __all__ = ["ScenarioBatch", "ScheduledAgents"]
 
@@ -137,32 +136,16 @@ class ScenarioBatch(TownBatch):
 
 def _given(scenario: Scenario) -> GivenTown:
     config = scenario.config
-    jobs = [job.name for job in config.jobs]
-    layout = None
-    if scenario.objects or scenario.map is not None:
-        walkable = floor(scenario, config.map_size)
-        placed = []
-        for n, thing in enumerate(scenario.objects):
-            x, y = thing.position
-            if y >= walkable.shape[0] or x >= walkable.shape[1] or not walkable[y, x]:
-                msg = f"scenario.objects.{n}.position: {thing.position!r} is not a free tile (column, row) of the map"
-                raise ValueError(msg)
-            walkable[y, x] = False
-            if thing.type in OBJECT_TYPES:
-                placed.append(PlacedObject(thing.type, y, x, thing.id))
-        layout = Layout(walkable, tuple(placed))
-    agents = [_given_agent(agent, jobs) for agent in scenario.agents]
-    agents += [GivenAgent(present=False)] * (config.agents - len(agents))
-    return GivenTown(layout=layout, agents=tuple(agents))
-
-
-def _given_agent(agent: ScenarioAgent, jobs: list[str]) -> GivenAgent:
-    return GivenAgent(
-        position=None if agent.position is None else (agent.position[1], agent.position[0]),
-        needs=(agent.needs.hunger, agent.needs.hygiene, agent.needs.energy),
-        wallet=agent.wallet,
-        job=None if agent.job is None else jobs.index(agent.job),
+    ground = floor(scenario, config.map_size) if scenario.objects or scenario.map is not None else None
+    given = furnish(
+        ground,
+        objects=[thing.model_dump() for thing in scenario.objects],
+        agents=[agent.model_dump() for agent in scenario.agents],
+        jobs=[job.name for job in config.jobs],
+        strict=True,
     )
+    later = (GivenAgent(present=False),) * (config.agents - len(given.agents))
+    return replace(given, agents=given.agents + later)
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ def _nearest(world: World, agent: Agent, radius: int) -> float:
 
 def _shift(world: World, agent: Agent) -> dict[str, float]:
     if agent.job is None:
-        return {"shift_countdown": 1.0, "shift_left": 0.0}
+        return {"shift_countdown": 0.0, "shift_left": 0.0}
     day = world.config.ticks_per_day
     left = agent.job.end - world.tod if agent.open else 0
     return {"shift_countdown": (agent.job.start - world.tod) % day / day, "shift_left": left / day}

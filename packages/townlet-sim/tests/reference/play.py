@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from reference.errands import can, weigh_errands
-from reference.world import OPPOSITE, STEPS, Agent, Thing, World, clamp
+from reference.shifts import Shifts
+from reference.world import OPPOSITE, STEPS, Agent, Thing, clamp
 from townlet_sim.config import PROFILES, TownConfig
 from townlet_sim.layout import Layout
 from townlet_sim.spaces import ACTIONS
@@ -16,14 +17,13 @@ _NAMES = tuple(action.name for action in ACTIONS)
 _STAGES = ("OFF", "C1", "C2", "C3")
 
 
-class Town(World):
+class Town(Shifts):
     """A town that is played by :meth:`step`; what a step reported stays in its attributes."""
 
     def __init__(self, config: TownConfig, layouts: list[Layout], *, seed: int) -> None:
         super().__init__(config, layouts)
         self.seed = seed
         self.terms: list[dict[str, float]] = []
-        self.granted: list[int] = []
         self.terminated: list[bool] = []
         self.truncated = False
         self.begin_episode()
@@ -45,12 +45,12 @@ class Town(World):
         self._act(asked)
         for thing in self.things:
             self._play_thing(thing)
-        for agent in self._present():
+        for agent in self.present():
             self._play_body(agent)
-        for agent in self._present():
+        for agent in self.present():
             if agent.open and agent.shift != "absent":
-                self._play_work(agent)
-        for agent in self._present():
+                self.play_work(agent)
+        for agent in self.present():
             self._play_needs(agent)
         self.tick += 1
         self._calendar()
@@ -74,12 +74,9 @@ class Town(World):
             for agent in self.agents
         ]
 
-    def _present(self) -> list[Agent]:
-        return [agent for agent in self.agents if agent.alive]
-
     def _before_observation(self) -> None:
         """What the last observation leaves behind: the potential for shaping."""
-        for agent in self._present():
+        for agent in self.present():
             agent.potential = self._potential(agent)
 
     # -- 1. perturbations --------------------------------------------------------------------------------------
@@ -126,7 +123,7 @@ class Town(World):
 
     def _bitterest_pair(self) -> tuple[Agent, Agent, float] | None:
         best: tuple[Agent, Agent, float] | None = None
-        for agent in self._present():
+        for agent in self.present():
             for tie in agent.ties:
                 if tie is not None and tie.rivalry > (best[2] if best else 0.0):
                     best = (agent, self.agents[tie.other], tie.rivalry)
@@ -381,57 +378,6 @@ class Town(World):
         if over:
             agent.busy, agent.left, agent.errand_until = "free", 0, 0
 
-    # -- 5. employment -----------------------------------------------------------------------------------------
-
-    def _fine(self, agent: Agent, amount: float) -> None:
-        agent.wallet -= min(agent.wallet, amount)
-
-    def _pay(self, agent: Agent, amount: float) -> None:
-        agent.wallet += amount
-        agent.paid += amount
-
-    def _play_work(self, agent: Agent) -> None:
-        rules, job = self.config.employment, agent.job
-        assert job is not None
-        k = self.tod - job.start
-        if agent.shift == "pre":
-            if agent.worked and k <= rules.grace_ticks:
-                agent.shift = "on_time"
-            elif k > rules.grace_ticks:
-                agent.shift = "late"
-                agent.late_count += 1
-                self._fine(agent, job.lateness_penalty)
-                self.emit(agent.slot, "shift_late", value=float(k))
-        gone = agent.work_ticks > 0 and not agent.worked and self.tod - agent.last_worked > rules.absence_slack
-        if gone and not agent.departed:
-            agent.departed = True
-            self.emit(agent.slot, "shift_departed_early", value=float(job.end - self.tod))
-        if agent.shift == "late" and not agent.worked:
-            if (agent.work_ticks == 0 or gone) and k >= rules.absent_cutoff + agent.cover_ticks:
-                agent.shift = "absent"
-                self._fine(agent, rules.absence_penalty)
-                agent.absent_days.append(0)
-                self.emit(agent.slot, "shift_absent", value=float(k))
-                self._seek_exit_if_absent_too_often(agent)
-            elif agent.covered:
-                self._pay(agent, rules.cover_share * job.wage)
-                agent.cover_ticks += 1
-            else:
-                agent.withheld += job.wage
-                agent.docked += job.wage
-                self._fine(agent, rules.late_tick_penalty)
-        if agent.worked:
-            f = 1.0
-            if agent.covering:
-                f -= rules.cover_cost
-            if agent.took:
-                f += rules.take_bonus
-            self._pay(agent, job.wage * f)
-            agent.work_ticks += 1
-            agent.last_worked = self.tod
-            if agent.shift == "on_time":
-                agent.on_time_ticks += 1
-
     # -- 6. needs and ties -------------------------------------------------------------------------------------
 
     def _play_needs(self, agent: Agent) -> None:
@@ -455,14 +401,14 @@ class Town(World):
 
     def _calendar(self) -> None:
         config, tod = self.config, self.tod
-        for agent in self._present():
+        for agent in self.present():
             if agent.open and agent.job is not None and tod == agent.job.end % config.ticks_per_day:
                 agent.open = False
                 agent.shift = "post"
                 share = agent.on_time_ticks / (agent.job.end - agent.job.start)
                 agent.record = [*agent.record, share][-3:]
         if tod == 0:
-            for agent in self._present():
+            for agent in self.present():
                 agent.wallet -= min(agent.wallet, config.economy.rent)
                 if config.needs.night_service:
                     agent.hunger = max(agent.hunger, 0.5)
@@ -472,42 +418,15 @@ class Town(World):
                 agent.absent_days = [days for days in aged if days < config.employment.absence_days]
                 if not agent.open:
                     agent.shift = "pre"
-        for agent in self._present():
+        for agent in self.present():
             if agent.job is not None and tod == agent.job.start:
                 self.open_shift(agent)
         self.tick -= 1  # what follows counts in ticks played
-        self._review_exits(turn_of_day=tod == 0)
+        self.review_exits(turn_of_day=tod == 0)
         self.tick += 1
 
-    def _seek_exit_if_absent_too_often(self, agent: Agent) -> None:
-        rules = self.config.employment
-        if agent.pending is not None or not 0 < rules.max_absent_shifts <= agent.absences:
-            return
-        if sum(other.pending is not None for other in self._present()) >= rules.exit_queue_limit:
-            self.emit(agent.slot, "employment_exit_queue_overflow", value=float(agent.absences))
-        else:
-            agent.pending = self.tick
-            self.emit(agent.slot, "employment_exit_pending", value=float(agent.absences))
-
-    def _review_exits(self, *, turn_of_day: bool) -> None:
-        rules = self.config.employment
-        waited = {agent.slot: self.tick - agent.pending for agent in self._present() if agent.pending is not None}
-        self.granted = [slot for slot, ticks in waited.items() if ticks >= rules.exit_review_window]
-        deferred: list[int] = []
-        if turn_of_day:
-            queue = sorted((slot for slot in waited if slot not in self.granted), key=lambda slot: -waited[slot])
-            self.granted += queue[: rules.daily_exit_cap]
-            deferred = sorted(queue[rules.daily_exit_cap :])
-        for slot in self.granted:
-            self.emit(slot, "employment_exit_processed", value=float(waited[slot]))
-        for slot in deferred:
-            self.emit(slot, "employment_exit_deferred", value=float(waited[slot]))
-        for agent in self._present():
-            if turn_of_day:
-                self._seek_exit_if_absent_too_often(agent)
-
     def _note_exits(self) -> None:
-        for agent in self._present():
+        for agent in self.present():
             if agent.no_food >= self.config.needs.faint_ticks:
                 self.exits[agent.slot] = "faint"
             elif agent.slot in self.granted:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -28,10 +30,10 @@ RARE_THINGS_OFTEN = TownConfig.model_validate(
             "max_absent_shifts": 1,
             "daily_exit_cap": 1,
             "exit_queue_limit": 3,
-            "exit_review_window": 230,
+            "exit_review_window": 150,
         },
         "personality": {"reward_multipliers": True},
-        "queues": {"ghost_step_after": 2, "patience_ticks": 3, "cooldown_ticks": 5},
+        "queues": {"ghost_step_after": 2, "patience_ticks": 3, "cooldown_ticks": 5, "age_priority_weight": 0.8},
         "rivalry": {"avoid": 0.1, "decay": 0.0001},
         "social": {"chat_cooldown": 2},
         "perturbations": {
@@ -104,7 +106,6 @@ def test_every_variant_shows_what_is_there(variant: str) -> None:
         ("needs.hunger_decay", 0.0020001),
         ("economy.meal_cost", 0.41),
         ("queues.cooldown_ticks", 61),
-        ("employment.absence_slack", 0),
         ("rivalry.decay", 0.0011),
         ("rewards.punctuality_bonus", 0.021),
         ("social.chat_success", 0.75),
@@ -119,6 +120,49 @@ def test_one_changed_constant_is_seen(path: str, value: float) -> None:
 
     with pytest.raises(Disagreement, match="differences"):
         play(TownConfig(), expert, seeds=[0], ticks=600, reference_config=changed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("employment.absence_slack", 5),
+        ("employment.absence_days", 1),
+        ("employment.exit_queue_limit", 2),
+        ("employment.exit_review_window", 151),
+        ("personality.reward_multipliers", False),
+        ("personality.behaviour", False),
+    ],
+)
+def test_one_changed_constant_of_rare_things_is_seen(path: str, value: float) -> None:
+    section, name = path.split(".")
+    options = RARE_THINGS_OFTEN.model_dump()
+    options[section][name] = value
+    changed = TownConfig.model_validate(options)
+
+    with pytest.raises(Disagreement, match="differences"):
+        play(RARE_THINGS_OFTEN, randomly(2, expert_share=0.7), seeds=[4, 5], ticks=690, reference_config=changed)
+
+
+def politely(masks: list[list[bool]], expert_actions: list[int], *, rng: random.Random) -> list[int]:
+    """The expert's actions, but now and then somebody gives way."""
+    give_way = NAMES.index("give_way")
+    moods = [rng.random() < 0.05 for _ in masks]
+    chosen = zip(masks, moods, expert_actions, strict=True)
+    return [give_way if kind and mask[give_way] else advised for mask, kind, advised in chosen]
+
+
+def test_who_is_next_in_long_queues_agrees_and_a_changed_weight_is_seen() -> None:
+    options: dict[str, Any] = {
+        "jobs": [],
+        "needs": {"hygiene_decay": 0.01},
+        "affordances": {"shower_ticks": 50},
+        "expert": {"shower_below": 0.8},
+    }
+    config = TownConfig.model_validate({**options, "queues": {"age_priority_weight": 1.0}})
+    play(config, partial(politely, rng=random.Random(5)), seeds=[2], ticks=440)
+    changed = TownConfig.model_validate({**options, "queues": {"age_priority_weight": 0.0}})
+    with pytest.raises(Disagreement, match="differences"):
+        play(config, partial(politely, rng=random.Random(5)), seeds=[2], ticks=440, reference_config=changed)
 
 
 @pytest.mark.deep

@@ -236,6 +236,9 @@ class World:
     def ring(self, tile: Tile) -> list[Tile]:
         return [(tile[0] + dy, tile[1] + dx) for dy, dx in RING]
 
+    def present(self) -> list[Agent]:
+        return [agent for agent in self.agents if agent.alive]
+
     def agents_around(self, agent: Agent) -> list[Agent]:
         found = [self.agent_at(tile) for tile in self.ring(agent.tile)]
         return [other for other in found if other is not None]

@@ -304,13 +304,16 @@ ON_PATHS: dict[str, tuple[str, ...]] = {
     "test_a_masked_task_is_learned": ("handwritten", "eager", "bf16", "eager-bf16"),
     "test_switches_do_not_hinder_learning": ("handwritten", "eager", "bf16"),
 }
-"""Tests that are run on several of them; every other test takes the default path."""
+"""Tests that are run on several of them; every other test takes the default path. Compiling takes half a minute."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ON_PATHS.get(metafunc.function.__name__)
     if names is not None:
-        metafunc.parametrize("compute_path", names, indirect=True)
+        deep = metafunc.function.__name__ != "test_an_update_equals_a_reference_written_step_by_step"
+        marks = {"compiled": (pytest.mark.deep if deep else pytest.mark.slow,)}
+        chosen = [pytest.param(name, marks=marks.get(name, ())) for name in names]
+        metafunc.parametrize("compute_path", chosen, indirect=True)
 
 
 @pytest.fixture

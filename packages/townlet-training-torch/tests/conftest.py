@@ -184,8 +184,8 @@ class Recorder:
 class Workshop:
     """Makes configurations, services and contexts around one toy simulation."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, compute: Mapping[str, Any] | None = None) -> None:
+        self.root, self.compute = root, dict(compute or {})
         self.make: Callable[..., Any] = ToySimulation
         self.telemetry = Recorder()
 
@@ -206,7 +206,7 @@ class Workshop:
             network=NetworkConfig(**{"hidden_dim": 16, **dict(network)}),
             training=TrainingSettings(**training),
             evaluation=EvaluationConfig(**{"episodes": 8, "num_envs": 4, "resamples": 200, **dict(evaluation)}),
-            compute=ComputeConfig(**{"threads": 1, **dict(changes.pop("compute", ()))}),
+            compute=ComputeConfig(**{"threads": 1, **self.compute, **dict(changes.pop("compute", ()))}),
             **changes,
         )
 
@@ -296,9 +296,45 @@ class StopWhen(threading.Event):
         return self.condition()
 
 
+PATHS: dict[str, dict[str, Any]] = {
+    "handwritten": {},
+    "eager": {"handwritten": False},
+    "bf16": {"bf16": True},
+    "eager-bf16": {"handwritten": False, "bf16": True},
+    "compiled": {"compile": True},
+}
+"""Ways to compute an update, as the configuration names them."""
+
+ON_PATHS: dict[str, tuple[str, ...]] = {
+    "test_an_update_equals_a_reference_written_step_by_step": ("handwritten", "eager", "compiled"),
+    "test_two_runs_with_one_seed_are_byte_identical_and_another_seed_differs": tuple(PATHS),
+    "test_a_run_of_2n_equals_a_run_of_n_and_its_resumption": ("handwritten", "eager", "bf16", "eager-bf16"),
+    "test_value_warm_up_leaves_the_policy_as_it_is": ("handwritten", "eager", "bf16"),
+    "test_bc_weight_pulls_towards_the_expert": ("handwritten", "eager", "bf16"),
+    "test_identity_is_learned_within_2000_steps": tuple(PATHS),
+    "test_a_masked_task_is_learned": ("handwritten", "eager", "bf16", "eager-bf16"),
+    "test_switches_do_not_hinder_learning": ("handwritten", "eager", "bf16"),
+}
+"""Tests that are run on several of them; every other test takes the default path. Compiling takes half a minute."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = ON_PATHS.get(metafunc.function.__name__)
+    if names is not None:
+        deep = metafunc.function.__name__ != "test_an_update_equals_a_reference_written_step_by_step"
+        marks = {"compiled": (pytest.mark.deep if deep else pytest.mark.slow,)}
+        chosen = [pytest.param(name, marks=marks.get(name, ())) for name in names]
+        metafunc.parametrize("compute_path", chosen, indirect=True)
+
+
 @pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
-    return Workshop(tmp_path)
+def compute_path(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return PATHS[getattr(request, "param", "handwritten")]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, compute_path: dict[str, Any]) -> Workshop:
+    return Workshop(tmp_path, compute_path)
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from townlet_training_core.config.requests import PPORequest
 from townlet_training_core.policy.exported import ExportedPolicy
 from townlet_training_torch.ppo import PPOStrategy
 
+SETTLING = {"learning_rate_schedule": "linear"}
+"""Perfect play is asked for: a step size that stays large leaves one rare observation wrong on every other seed."""
+
 
 def _learn(workshop: Any, *, iterations: int, greedy: bool = True, **changes: Any) -> float:
     ppo = {
@@ -29,7 +32,7 @@ def _learn(workshop: Any, *, iterations: int, greedy: bool = True, **changes: An
 
 def test_identity_is_learned_within_2000_steps(workshop: Any) -> None:
     workshop.use(task="identity")
-    assert _learn(workshop, iterations=20) == 8.0  # 1,920 steps, the most that can be had
+    assert _learn(workshop, iterations=20, ppo=SETTLING) == 8.0  # 1,920 steps, the most that can be had
 
 
 def test_a_bandit_is_learned_within_2000_steps(workshop: Any) -> None:
@@ -39,7 +42,7 @@ def test_a_bandit_is_learned_within_2000_steps(workshop: Any) -> None:
 
 def test_a_masked_task_is_learned(workshop: Any) -> None:
     workshop.use(task="masked")
-    assert _learn(workshop, iterations=20) == 8.0
+    assert _learn(workshop, iterations=20, ppo=SETTLING) == 8.0
 
 
 @pytest.mark.parametrize("options", [{"normalize_observations": True, "normalize_returns": True}, {"value_clip": 0.0}])

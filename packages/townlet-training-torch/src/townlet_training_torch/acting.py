@@ -58,6 +58,7 @@ class DenseForward:
         self._joined, self._latent = (torch.empty(rows, width) for width in (joined, hidden))
         self._logits, self._values = torch.empty(rows, len(description.action_names)), torch.empty(rows, 1)
         self._arrays = {id(t): t.numpy() for t in (self._joined, self._latent, self._logits, self._values)}
+        self._cast: dict[str, NDArray[np.float32]] = {}
         self._place = 0
 
     def _bind(self) -> None:
@@ -86,7 +87,11 @@ class DenseForward:
 
     def _input(self, name: str, array: NDArray[np.generic]) -> NDArray[np.float32]:
         description = self._network.description
-        values = array.reshape(len(array), -1).astype(np.float32, copy=False)
+        values = array.reshape(len(array), -1)
+        if values.dtype != np.float32:
+            target = self._cast.setdefault(name, np.empty(values.shape, np.float32))
+            np.copyto(target, values, casting="unsafe")
+            values = target
         scale = description.inputs[name].scale
         if scale != 1.0:
             values = values * np.float32(scale)

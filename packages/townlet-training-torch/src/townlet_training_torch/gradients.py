@@ -7,6 +7,7 @@ precision of the logits.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -80,49 +81,72 @@ def ppo_gradients(
     table, probabilities = _log_softmax(logits, mask)
     share, own_share = _shares(everyone, len(values)), _shares(acting, len(values))
 
-    centred = advantages - masked_mean(advantages, acting)
-    spread = masked_mean(centred.square(), acting).sqrt()
-    scaled = centred / (spread + 1e-8) if normalize else advantages
+    if acting is None:
+        variance, mean = torch.var_mean(advantages, correction=0)
+    else:
+        mean = masked_mean(advantages, acting)
+        variance = masked_mean((advantages - mean).square(), acting)
+    spread = variance.sqrt()
+    scaled = (advantages - mean).div_(spread + 1e-8) if normalize else advantages
 
     chosen = actions.unsqueeze(0)
     log_ratio = table.gather(0, chosen).squeeze(0) - old_log_probs
     ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - clip_param, 1.0 + clip_param)
     plain = ratio * scaled
-    least = torch.minimum(plain, ratio.clamp(1.0 - clip_param, 1.0 + clip_param) * scaled)
+    least = torch.minimum(plain, clipped * scaled)
     # Where the clipped product is the smaller one, the ratio no longer matters.
-    push = plain.masked_fill(plain > least, 0.0) * own_share
+    push = plain.masked_fill_(plain > least, 0.0).mul_(own_share)
 
     negentropy = (probabilities * table).sum(0)
-    slope = (table - negentropy) * (entropy_coef * share) + push
+    slope = (table - negentropy).mul_(entropy_coef * share).add_(push)
     if labels is not None:
         slope += bc_weight * share
-    towards = slope.mul_(probabilities).scatter_add_(0, chosen, -push.unsqueeze(0))
+    towards = slope.mul_(probabilities).scatter_add_(0, chosen, push.neg_().unsqueeze(0))
 
-    error, moved = values - returns, values - old_values
-    worst = error.square()
-    counted = error
+    error = values - returns
+    worst, counted = error.square(), error
     if value_clip > 0.0:
-        near = (moved.clamp(-value_clip, value_clip) + old_values - returns).square()
+        moved = values - old_values
+        limited = moved.clamp(-value_clip, value_clip)
+        near = (error - moved).add_(limited).square_()
         # Beyond the clip the value no longer matters where the clipped error is the larger one.
-        counted = error.masked_fill((moved.abs() > value_clip) & (near > worst), 0.0)
+        counted = error.masked_fill((limited != moved) & (near > worst), 0.0)
         worst = torch.maximum(worst, near)
 
-    outside = ((ratio - 1.0).abs() > clip_param).to(least.dtype)
-    own = torch.stack([least, outside, torch.expm1(log_ratio) - log_ratio])
-    rows = [worst, negentropy]
+    rows = [least, (clipped != ratio).to(least.dtype), torch.expm1(log_ratio) - log_ratio, worst, negentropy]
     if labels is not None:
         wanted = labels.unsqueeze(0)
         rows.append(table.gather(0, wanted).squeeze(0))
         towards.scatter_add_(0, wanted, _row(-bc_weight * share, towards))
     if mask is not None:
         towards.masked_fill_(~mask, 0.0)
-    gain, clipped, kl = _mean(own, own_share).unbind()
-    all_means = _mean(torch.stack(rows), share)
-    value, bonus = 0.5 * all_means[0], -all_means[1]
-    cloning = -all_means[2] if labels is not None else torch.zeros_like(value)
-    loss = value_loss_coef * value - gain - entropy_coef * bonus + bc_weight * cloning
-    metrics = torch.stack([-gain, value, bonus, loss, clipped, kl, spread, cloning])
+    stacked = torch.stack(rows)
+    if acting is None:
+        means = stacked.mean(-1)
+    else:
+        means = torch.cat([_mean(stacked[:3], own_share), _mean(stacked[3:], share)])
+    coefficients = _combination(value_loss_coef, entropy_coef, bc_weight, len(rows), means.dtype, means.device)
+    metrics = torch.mv(coefficients, means)
+    metrics[6] = spread
     return PPOGradients(towards, counted * (value_loss_coef * share), metrics)
+
+
+@lru_cache(maxsize=16)
+def _combination(
+    value_loss_coef: float, entropy_coef: float, bc_weight: float, rows: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Matrix ``(8, rows)`` from the means of surrogate, clipping, KL, error, p log p, log p(label) to the metrics."""
+    table = torch.zeros(8, 6, dtype=torch.float64)
+    table[0, 0] = -1.0
+    table[1, 3] = 0.5
+    table[2, 4] = -1.0
+    table[4, 1] = 1.0
+    table[5, 2] = 1.0
+    table[7, 5] = -1.0
+    weights = ((0, 1.0), (1, value_loss_coef), (2, -entropy_coef), (7, bc_weight))
+    table[3] = sum((weight * table[row] for row, weight in weights), start=table[3])
+    return table[:, :rows].to(dtype=dtype, device=device)
 
 
 def cloning_gradients(
@@ -169,10 +193,8 @@ def _log_softmax(logits: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log-probabilities and probabilities over the first axis."""
     if mask is not None:
         logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
-    shifted = logits - logits.amax(0)
-    exponents = shifted.exp()
-    total = exponents.sum(0)
-    return shifted - total.log(), exponents / total
+    table = torch.log_softmax(logits, 0)
+    return table, table.exp()
 
 
 def _shares(weights: Tensor | None, rows: int) -> Tensor | float:

@@ -59,13 +59,15 @@ class TorchPolicy:
                 output = self._forward(observations)
                 logits, values = output.logits.cpu().numpy(), output.values.cpu().numpy()
                 self._memory = output.memory
+        # Action-major: sums over actions then run along contiguous rows.
+        table = np.ascontiguousarray(logits.T)
         if self._masked:
-            logits = np.where(observations[ACTION_MASK], logits, np.finfo(np.float32).min)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        weights = np.exp(shifted)
-        rows = np.arange(len(shifted))
-        actions = shifted.argmax(axis=1) if greedy else sample_actions(weights, rng.random(len(rows)))
-        log_probs = shifted[rows, actions] - np.log(weights.sum(axis=1))
+            np.copyto(table, np.finfo(np.float32).min, where=~observations[ACTION_MASK].T)
+        table -= table.max(axis=0)
+        weights = np.exp(table)
+        slots = np.arange(table.shape[1])
+        actions = table.argmax(axis=0) if greedy else sample_actions(weights.T, rng.random(len(slots)))
+        log_probs = table[actions, slots] - np.log(weights.sum(axis=0))
         return ActionStep(actions=actions, log_probs=log_probs, values=values.copy())
 
     def values(self, observations: Observations) -> FloatArray | None:

@@ -30,8 +30,8 @@ __all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "ExportedPolicy", "check_fit", "f
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
 
-_UNSURE = 2e-5
-"""A margin below this times (1 + the largest logit) is more than float32 can tell; its error is a tenth of that."""
+_UNSURE = 1e-5
+"""A margin below this times (1 + the largest logit) is more than float32 can tell; its error is some tenth of that."""
 
 
 def check_fit(description: PolicyDescription, spec: SimulationSpec) -> None:

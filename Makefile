@@ -137,8 +137,8 @@ typecheck: setup ## mypy, strict, over packages, tests, benchmarks, examples and
 check: lint typecheck test docs wheels ## everything that must be green before a change is merged
 
 # ---------------------------------------------------------------------------------------------- benchmarks
-.PHONY: bench bench-import bench-town bench-data bench-train bench-gate bench-learn
-bench: bench-import bench-town bench-data bench-gate bench-train ## all benchmarks; each writes benchmarks/results/<name>.json
+.PHONY: bench bench-import bench-town bench-data bench-train bench-gate bench-export bench-learn
+bench: bench-import bench-town bench-data bench-gate bench-train bench-export ## all benchmarks; each writes benchmarks/results/<name>.json
 bench-import: setup ## what importing the library costs
 	@$(BIN)/python benchmarks/bench_import.py
 bench-town: setup ## steps per second of the town, beside peers
@@ -154,6 +154,8 @@ bench-data: setup ## rollout buffer, replay data and shards
 	@$(BIN)/python benchmarks/bench_data.py
 bench-gate: setup ## how often the promotion gate is wrong, and what its intervals cover
 	@$(BIN)/python benchmarks/bench_gate.py
+bench-export: setup ## exported policies beside torch and onnxruntime
+	@$(BIN)/python benchmarks/bench_export.py
 bench-train: setup ## BC and PPO: samples per second, beside peers
 	@$(BIN)/python benchmarks/bench_train.py
 bench-learn: setup ## what is learned: CartPole, simple_spread, the town, the hand-over; about an hour, goes on where it stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from townlet_training_core.cli.app import app
+from townlet_training_core.cli.tune import Measured, candidates, choose, override_line
 
 runner = CliRunner()
 CORRIDOR = ["--set", "simulation.name=corridor", "--set", "simulation.num_envs=2"]
@@ -79,6 +81,44 @@ def test_help_version_schema_and_resolved_configuration() -> None:
     assert set(schema["properties"]) >= {"seed", "simulation", "training", "ppo", "promotion"}
     shown = runner.invoke(app, ["config", "show", "--set", "seed=9"])
     assert "seed: 9" in shown.output
+
+
+def test_what_tune_tries_and_chooses() -> None:
+    tried = list(candidates(8, available=4))
+    assert tried[:3] == [(8, 32, 1), (8, 32, 2), (8, 32, 4)]
+    assert max(count * steps * 8 for count, steps, _ in tried) <= 65_536
+    assert {threads for *_, threads in candidates(8, available=1)} == {1}
+    rows = [
+        Measured(num_envs=count, rollout_steps=steps, threads=threads, captured=1.0, updated=1.0, trained=trained)
+        for count, steps, threads, trained in (
+            (128, 32, 2, 100.0),
+            (32, 32, 2, 98.0),
+            (32, 32, 1, 98.5),
+            (8, 32, 1, 60.0),
+        )
+    ]
+    assert choose(rows) is rows[2]  # as good as the fastest, with fresher data and a core to spare
+    assert override_line(rows[2]) == (
+        "--set simulation.num_envs=32 --set simulation.threads=1 --set ppo.rollout_steps=32 --set compute.threads=1"
+    )
+
+
+def test_doctor_tunes_where_torch_is_and_says_so_where_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("townlet_training_core.cli.tune._ENVS", (2, 4))
+    monkeypatch.setattr("townlet_training_core.cli.tune._STEPS", (8,))
+    done = runner.invoke(app, ["doctor", "--tune", *CORRIDOR, "--set", "network.hidden_dim=8", "--json"])
+    if importlib.util.find_spec("torch") is None:
+        assert done.exit_code == 3
+        assert "pip install townlet-training-torch" in done.output
+        return
+    assert done.exit_code == 0, done.output
+    payload = json.loads(done.output)
+    assert {row["num_envs"] for row in payload["results"]} == {2, 4}
+    assert all(row["trained"] < row["captured"] for row in payload["results"])
+    assert payload["best"] in payload["results"]
+    assert list(tmp_path.iterdir()) == []
+    assert runner.invoke(app, ["doctor", *CORRIDOR]).exit_code == 2
 
 
 def test_doctor_lists_parts_and_plugins() -> None:

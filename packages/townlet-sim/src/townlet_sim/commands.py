@@ -8,8 +8,11 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from townlet_sim.render import MissingPartError
 
@@ -27,7 +30,6 @@ from townlet_sim import make_simulation, render
 from townlet_sim.spaces import SCRIPTED_POLICIES
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from townlet_sim.engine import TownBatch
@@ -53,7 +55,11 @@ _KEYS = "space: pause   n: one tick   +/-: speed   q: quit"
 _FASTEST, _SLOWEST = 1024.0, 0.25
 
 Scenario = typer.Option(None, "--scenario", help="Name of a packaged scenario, or a YAML file.")
-Policy = typer.Option(None, "--policy", help=f"Who plays: {', '.join(_POLICIES)}; expert without a scenario.")
+Policy = typer.Option(
+    None,
+    "--policy",
+    help=f"Who plays: {', '.join(_POLICIES)}, or the path of a trained policy; expert without a scenario.",
+)
 Seed = typer.Option(0, "--seed", min=0, help="Seed of the town.")
 Agents = typer.Option(None, "--agents", min=1, max=1024, help="Number of agents (not with a scenario).")
 MapSize = typer.Option(None, "--map-size", min=12, max=512, help="Side of the generated map in tiles.")
@@ -67,12 +73,15 @@ class Show:
     scenario, agents, map_size:
         What town; ``None`` leaves the default.
     policy:
-        ``schedule`` (of a scenario), a scripted policy, or ``None`` for what suits.
+        ``schedule`` (of a scenario), a scripted policy, the path of an exported policy, a checkpoint or a run, or
+        ``None`` for what suits.
 
     Raises
     ------
     ValueError
-        When the policy is unknown, or the town cannot be made.
+        When the policy is unknown or does not fit, or the town cannot be made.
+    MissingPartError
+        When a trained policy is asked for and the package that reads it is not installed.
     """
 
     def __init__(
@@ -85,18 +94,28 @@ class Show:
         map_size: int | None = None,
     ) -> None:
         policy = policy or ("expert" if scenario is None else "schedule")
-        if policy not in _POLICIES or (policy == "schedule" and scenario is None):
+        trained = policy not in _POLICIES and Path(policy).exists()
+        if (policy not in _POLICIES and not trained) or (policy == "schedule" and scenario is None):
             known = _POLICIES if scenario is not None else SCRIPTED_POLICIES
-            msg = f"--policy {policy!r}: expected one of {', '.join(known)} ('schedule' needs --scenario)"
+            msg = (
+                f"--policy {policy!r}: expected one of {', '.join(known)} ('schedule' needs --scenario), or the path "
+                "of a trained policy"
+            )
             raise ValueError(msg)
         options = {"scenario": scenario, "agents": agents, "map_size": map_size}
         self.batch: TownBatch = make_simulation(1, {key: value for key, value in options.items() if value is not None})
         self._rows = self.batch.allocate()
         self.batch.reset(seed=seed, out=self._rows)
-        self._choose = self._chooser(policy)
+        self._trained = _load_trained(policy) if trained else None
+        self._choose = self._chooser(policy, seed)
         self.tick = 0
 
-    def _chooser(self, policy: str) -> Callable[[], NDArray[np.int64]]:
+    def _chooser(self, policy: str, seed: int) -> Callable[[], NDArray[np.int64]]:
+        if self._trained is not None:
+            actor, stream = self._trained, np.random.default_rng(seed)
+            actor.bind(self.batch)
+            seen = {**self._rows.observations, "action_mask": self._rows.action_mask}
+            return lambda: actor.act(seen, stream).actions  # type: ignore[no-any-return]  # another package's
         if policy != "schedule":
             return lambda: self.batch.scripted_actions(policy)  # type: ignore[arg-type]  # checked above
         from townlet_sim.story import ScenarioBatch, ScheduledAgents
@@ -108,6 +127,8 @@ class Show:
     def advance(self) -> list[str]:
         """Play one tick; return what happened, one line each."""
         self.batch.step(self._choose(), self._rows)
+        if self._trained is not None:
+            self._trained.reset(self._rows.terminated | self._rows.truncated)
         self.tick += 1
         kinds = self.batch.spec.event_kinds
         return [
@@ -116,6 +137,13 @@ class Show:
             + f" ({event['value']:.2f})"
             for event in self.batch.events
         ]
+
+
+def _load_trained(path: str) -> Any:
+    """Load a policy by what the training package registers; the town itself knows no policy format."""
+    for found in entry_points(group="townlet.training.policies", name="exported"):
+        return found.load().load(Path(path))
+    raise MissingPartError(f"the trained policy {path!r}", install="pip install townlet-training-core")
 
 
 @dataclass(slots=True)

@@ -93,8 +93,8 @@ class MissingPartError(ImportError):
 
     exit_code = 3
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} needs a package that is not installed; install it with: {INSTALL_WATCH}")
+    def __init__(self, what: str, *, install: str = INSTALL_WATCH) -> None:
+        super().__init__(f"{what} needs a package that is not installed; install it with: {install}")
 
 
 # ---------------------------------------------------------------------------------------------------------- text

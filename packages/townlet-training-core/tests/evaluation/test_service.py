@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from townlet_training_core.config.models import SimulationChoice
 from townlet_training_core.dto.evaluation import EvaluationSuite
 from townlet_training_core.errors import ArtifactError
 from townlet_training_core.evaluation import EvaluationService, evaluate_policy
+from townlet_training_core.evaluation.parallel import _shared_cores
 
 SUITE = EvaluationSuite(simulation="fake", options={"noise": 1.0}, seeds=tuple(range(100, 107)))
 
@@ -30,6 +32,16 @@ class Maker:
     @property
     def played(self) -> int:
         return sum(len(town.resets) for town in self.made)
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6), raising=False)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    with _shared_cores(4):
+        assert (os.environ["OPENBLAS_NUM_THREADS"], os.environ["OMP_NUM_THREADS"]) == ("1", "5")
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
 def test_the_service_gives_what_a_direct_evaluation_gives(fake_town: Any, dial_policy: Any) -> None:

@@ -159,6 +159,90 @@ def test_a_copy_does_not_share_its_memory(memory: str) -> None:
     assert policy.recurrent_state()["hidden"][1].any()
 
 
+class _Given:
+    """Hands out uniforms that were chosen before."""
+
+    def __init__(self, uniforms: NDArray[np.float64]) -> None:
+        self._left = uniforms
+
+    def random(self, size: int, /) -> NDArray[np.float64]:
+        given, self._left = self._left[:size], self._left[size:]
+        return given
+
+
+def _wide(**changes: Any) -> PolicyDescription:
+    return _describe(
+        hidden_dim=64,
+        inputs={
+            "map": InputDescription(shape=(4, 9, 9), dtype="uint8"),
+            "features": InputDescription(shape=(30,), dtype="float32"),
+        },
+        action_names=tuple(f"a{number}" for number in range(9)),
+        **changes,
+    )
+
+
+def _wide_rows(rows: int, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((rows, 9)) < 0.7
+    mask[:, 4] = True
+    return {
+        "map": rng.integers(0, 2, (rows, 4, 9, 9)).astype(np.uint8),
+        "features": rng.normal(size=(rows, 30)).astype(np.float32),
+        ACTION_MASK: mask,
+    }
+
+
+def _scaled(description: PolicyDescription) -> dict[str, NDArray[Any]]:
+    return {
+        name: (array / np.sqrt(array.shape[-1]) if array.ndim > 1 else array).astype(np.float32)
+        for name, array in _draw(description).items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["conflict_aware", "convolutional"])
+@pytest.mark.parametrize("greedy", [False, True])
+def test_no_decision_depends_on_the_batch_however_close_it_is(kind: str, greedy: bool) -> None:
+    description = _wide(kind=kind)
+    tensors, rows = _scaled(description), 600
+    if greedy:  # two actions that differ by less than float32 shows
+        tensors["policy_head.weight"][1] = tensors["policy_head.weight"][4]
+        tensors["policy_head.bias"][1] = tensors["policy_head.bias"][4] = 9.0
+        tensors["policy_head.weight"][1] -= 1e-8
+    precise = ExportedPolicy(tensors, description, dtype=np.float64)
+    seen = _wide_rows(rows)
+    # Every uniform lies within a rounding error of float32 of the border between two actions.
+    chances = precise.action_probabilities(seen).astype(np.float64).cumsum(axis=1)
+    rng = np.random.default_rng(1)
+    uniforms = chances[np.arange(rows), rng.integers(0, 8, rows)] + rng.normal(size=rows) * 1e-7
+    uniforms = np.clip(uniforms, 0.0, np.nextafter(1.0, 0.0))
+    expected = precise.act(seen, _Given(uniforms), greedy=greedy).actions
+    for size in (1, 7, 64, rows):
+        policy, source = ExportedPolicy(tensors, description), _Given(uniforms)
+        found = np.concatenate(
+            [
+                policy.act({k: v[start : start + size] for k, v in seen.items()}, source, greedy=greedy).actions
+                for start in range(0, rows, size)
+            ]
+        )
+        assert (found == expected).all()
+
+
+def test_rows_are_taken_in_parts_and_memory_with_them() -> None:
+    for changes in ({"recurrent": "lstm"}, {"recurrent": "gru", "kind": "convolutional"}, {"separate_trunks": True}):
+        description = _wide(**changes)
+        policy, seen = ExportedPolicy(_scaled(description), description), _wide_rows(700)
+        logits, values, memory = policy.forward(seen)
+        assert logits.shape == (700, 9)
+        for start in range(0, 700, 233):
+            part = {name: array[start : start + 233] for name, array in seen.items()}
+            few = policy.forward(part)
+            np.testing.assert_allclose(few[0], logits[start : start + 233], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(few[1], values[start : start + 233], rtol=1e-5, atol=1e-5)
+            for name, array in few[2].items():
+                np.testing.assert_allclose(array, memory[name][start : start + 233], rtol=1e-5, atol=1e-5)
+
+
 def test_float32_agrees_with_float64() -> None:
     description = _describe(separate_trunks=True)
     tensors = _draw(description)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from townlet_training_core.errors import ConfigurationError, DataError, NonFinit
 from townlet_training_core.replay.convert import samples_from_transitions, transitions_from_samples
 from townlet_training_core.replay.minibatches import MiniBatches
 from townlet_training_core.replay.sample import ReplaySample
+from townlet_training_core.replay.shards import ShardStore
+from townlet_training_core.replay.shardwriter import ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import (
+    PaddedColumn,
     Transitions,
     pad_trajectories,
     require_finite,
@@ -90,6 +94,29 @@ def test_padding_keeps_every_row(steps: int, length: int, ends: Any, leaves: int
         assert arrays.action_mask[~arrays.valid].all()
     else:
         assert arrays.action_mask is None
+
+
+def test_a_padded_column_of_a_store_reads_what_padding_would_hold(tmp_path: Path) -> None:
+    table = captured(11, agents_per_env=2, episode_ticks=4, leaves_after=2)
+    with ShardWriter(tmp_path, table.spec) as writer:
+        for number in range(len(table.offsets) - 1):
+            writer.add(table.select([number]))
+            writer.seal()
+    store = ShardStore.open(tmp_path)
+    assert len(store.shards) > 2
+    plain, mapped = pad_trajectories(store), pad_trajectories(store, mapped=True)
+    places = np.random.default_rng(0).permutation(np.flatnonzero(plain.valid.reshape(-1)))
+    columns: Any = mapped.observations
+    read = PaddedColumn.read(columns, places)
+    for name, expected in plain.observations.items():
+        column: Any = columns[name]
+        assert (column.dtype, column.shape, len(column)) == (expected.dtype, expected.shape, len(expected))
+        np.testing.assert_array_equal(np.asarray(column), expected)
+        np.testing.assert_array_equal(column[1:3], expected[1:3])
+        np.testing.assert_array_equal(column[plain.valid], expected[plain.valid])
+        np.testing.assert_array_equal(read[name], expected.reshape(-1, *expected.shape[2:])[places])
+    assert (mapped.actions == plain.actions).all()
+    assert PaddedColumn.read({}, places) == {}
 
 
 def test_padding_of_a_selection() -> None:

@@ -208,6 +208,39 @@ class _Remembering(CountingPolicy):
         self.memory = state["memory"].copy()
 
 
+class _Forgetful(CountingPolicy):
+    """Says that it has no memory, and keeps how many rows it was asked to value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def values(self, observations: Observations) -> FloatArray | None:
+        self.asked.append(len(observations["features"]))
+        return super().values(observations)
+
+    def recurrent_state(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def load_recurrent_state(self, state: Any) -> None:
+        pass
+
+
+def test_a_policy_without_memory_values_only_the_episodes_that_were_cut_off() -> None:
+    columns = []
+    for policy in (_Forgetful(), CountingPolicy()):
+        simulation = CountingSimulation(6, agents_per_env=2, episode_ticks=6)
+        collector = RolloutCollector(simulation, policy, steps=9, seed=0)
+        collector.reset()
+        state = simulation.save_state()
+        simulation.load_state({**state, "ticks": np.array([0, 3, 0, 5, 1, 2])}, out=collector.current)
+        columns.append(_copy(collector.collect()))
+        if isinstance(policy, _Forgetful):
+            # 9 decisions of 12 rows and the row after them; in between one or two environments of 2 agents at a time.
+            assert sorted(policy.asked) == [2] * 6 + [4] + [12] * 10
+    _same(*columns)
+
+
 def test_memory_is_forgotten_only_after_the_final_value() -> None:
     collector = RolloutCollector(CountingSimulation(1, episode_ticks=3), _Remembering(), steps=4, seed=0)
     arrays = collector.collect()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from townlet_training_core.arrays import BoolArray, RolloutArrays
 from townlet_training_core.errors import DataError
 from townlet_training_core.policy.port import Policy
+from townlet_training_core.replay.shards import ShardStore
 from townlet_training_core.replay.transitions import TransitionDataset, pad_trajectories
 from townlet_training_core.rollout.capture import RolloutCollector
 from townlet_training_core.simulation.port import Simulation
@@ -65,8 +66,11 @@ class DataSpaces:
 
 
 def stored(dataset: TransitionDataset) -> tuple[RolloutArrays, NDArray[np.int64]]:
-    """Lay stored trajectories side by side; return them and the group (trajectory) of each row, ``(T, S)``."""
-    arrays = pad_trajectories(dataset)
+    """Lay stored trajectories side by side; return them and the group (trajectory) of each row, ``(T, S)``.
+
+    Observations of a shard store stay mapped: a mini-batch copies them once, from the file's pages to where it is read.
+    """
+    arrays = pad_trajectories(dataset, mapped=isinstance(dataset, ShardStore))
     if arrays.transitions == 0:
         msg = f"dataset {dataset.label!r} has no transitions"
         raise DataError(msg)

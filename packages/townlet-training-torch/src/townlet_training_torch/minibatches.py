@@ -1,7 +1,8 @@
 """Rows that a learner trains on, and how they are dealt into mini-batches.
 
 A rollout of T steps and S slots becomes ``R = T * S`` rows, time-major: row ``t * S + s``. On the CPU the tensors
-are views of the numpy columns; mini-batches are gathered by index.
+are views of the numpy columns; mini-batches are gathered by index, which is the only copy. Observations of a shard
+store stay in their file until then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from townlet_training_core.arrays import RolloutArrays
 from townlet_training_core.errors import DataError, NonFiniteError
+from townlet_training_core.replay.transitions import PaddedColumn
 
 __all__ = [
     "MiniBatch",
@@ -53,7 +55,7 @@ class Rows:
     ============ ================== ==================================================================
     Field        Shape              Meaning
     ============ ================== ==================================================================
-    observations (R, *shape)        by name
+    observations (R, *shape)        by name; a ``PaddedColumn`` where they are mapped from disk
     action_mask  (R, A) bool        ``None`` where nothing is ever masked
     columns      (R,)               ``actions``, ``log_probs``, ``values``, ``advantages``, ``returns``, ...
     indices      (V,) or (L, Q)     rows that count; for a recurrent network, sequences of L rows
@@ -63,7 +65,7 @@ class Rows:
     ============ ================== ==================================================================
     """
 
-    observations: dict[str, Tensor]
+    observations: dict[str, Tensor | PaddedColumn]
     action_mask: Tensor | None
     columns: dict[str, Tensor]
     indices: NDArray[np.int64]
@@ -82,14 +84,18 @@ class Rows:
         return self.units if self.weights is None else int(self.weights.sum())
 
     def gather(self, units: NDArray[np.int64]) -> MiniBatch:
-        """Copy the chosen rows (or sequences) into a mini-batch."""
+        """Copy the chosen rows (or sequences) into a mini-batch; mapped rows come in the order of their table."""
         device = self.columns["actions"].device
+        mapped = {name: column for name, column in self.observations.items() if isinstance(column, PaddedColumn)}
+        if mapped and self.indices.ndim == 1:
+            units = units[np.argsort(next(iter(mapped.values())).table_rows(self.indices[units]))]
         chosen = self.indices[..., units]
+        read = PaddedColumn.read(mapped, chosen.reshape(-1))
         index = torch.from_numpy(np.ascontiguousarray(chosen.reshape(-1))).to(device)
         shape = chosen.shape
 
-        def take(column: Tensor) -> Tensor:
-            picked = column.index_select(0, index)
+        def take(column: Tensor, name: str = "") -> Tensor:
+            picked = torch.from_numpy(read[name]).to(device) if name in read else column.index_select(0, index)
             return picked if len(shape) == 1 else picked.view(*shape, *picked.shape[1:])
 
         def send(array: NDArray[Any]) -> Tensor:
@@ -97,7 +103,7 @@ class Rows:
 
         picked = torch.from_numpy(np.ascontiguousarray(units)).to(device) if self.memory else None
         return MiniBatch(
-            observations={name: take(column) for name, column in self.observations.items()},
+            observations={name: take(column, name) for name, column in self.observations.items()},
             action_mask=None if self.action_mask is None else take(self.action_mask),
             columns={name: take(column) for name, column in self.columns.items()},
             weights=None if self.weights is None else send(self.weights),
@@ -132,7 +138,10 @@ def rows_of(
         msg = f"the data lacks the observations {missing}; it has {sorted(arrays.observations)}"
         raise DataError(msg)
     return Rows(
-        observations={name: flat(arrays.observations[name]) for name in inputs},
+        observations={
+            name: column if isinstance(column := arrays.observations[name], PaddedColumn) else flat(column)
+            for name in inputs
+        },
         action_mask=None if arrays.action_mask is None else flat(arrays.action_mask),
         columns={"actions": flat(arrays.actions), **{name: flat(column) for name, column in columns.items()}},
         indices=np.flatnonzero(arrays.valid.reshape(-1)).astype(np.int64),
@@ -194,7 +203,7 @@ def join(first: Rows, second: Rows) -> Rows:
         )
     both = (first, second)
     return Rows(
-        observations={k: torch.cat([rows.observations[k] for rows in both]) for k in first.observations},
+        observations={k: torch.cat([_read(rows.observations[k]) for rows in both]) for k in first.observations},
         action_mask=mask,
         columns={k: torch.cat([rows.columns[k] for rows in both]) for k in first.columns},
         indices=np.concatenate([first.indices, second.indices + offset], axis=-1),
@@ -202,6 +211,13 @@ def join(first: Rows, second: Rows) -> Rows:
         starts=_beside(first.starts, second.starts),
         memory={name: torch.cat([first.memory[name], second.memory[name]]) for name in first.memory},
     )
+
+
+def _read(column: Tensor | PaddedColumn) -> Tensor:
+    """Read a mapped column into memory."""
+    if isinstance(column, PaddedColumn):
+        return torch.from_numpy(column[:].reshape(-1, *column.shape[2:]))
+    return column
 
 
 def _beside(first: Any, second: Any) -> Any:

@@ -281,7 +281,9 @@ class PPOSource:
         network = self._session.policy.network
         if network.description.recurrent == "none":
             return rows
-        length = min(self._config.ppo.sequence_length, arrays.steps)
+        # Rollouts and stored data that are dealt together need sequences of one length; padding has no weight.
+        mixed = self._request.mode == "mixed"
+        length = self._config.ppo.sequence_length if mixed else min(self._config.ppo.sequence_length, arrays.steps)
         memory = memory_at_starts(network, arrays, length=length, between=self._session.check_stop)
         return with_sequences(rows, arrays, length=length, memory=memory)
 

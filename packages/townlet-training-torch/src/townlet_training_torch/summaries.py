@@ -110,12 +110,14 @@ def event_summary(totals: Mapping[str, tuple[int, float]]) -> dict[str, float]:
 def conflict_summary(arrays: RolloutArrays, feature_names: Sequence[str]) -> dict[str, float]:
     """Mean and largest rivalry features over valid rows, where the features have those names."""
     summary: dict[str, float] = {}
-    features = arrays.observations.get("features")
-    for name in ("rivalry_max", "rivalry_avoid_count"):
-        if features is not None and name in feature_names:
-            column = features[..., list(feature_names).index(name)][arrays.valid]
-            summary[f"conflict.{name}_mean_avg"] = float(column.mean(dtype=np.float64))
-            summary[f"conflict.{name}_max_avg"] = float(column.max())
+    wanted = [name for name in ("rivalry_max", "rivalry_avoid_count") if name in feature_names]
+    if not wanted or "features" not in arrays.observations:
+        return summary
+    features = np.asarray(arrays.observations["features"])  # read here, where it is mapped from disk
+    for name in wanted:
+        column = features[..., list(feature_names).index(name)][arrays.valid]
+        summary[f"conflict.{name}_mean_avg"] = float(column.mean(dtype=np.float64))
+        summary[f"conflict.{name}_max_avg"] = float(column.max())
     return summary
 
 

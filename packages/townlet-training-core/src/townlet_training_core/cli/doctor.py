@@ -1,4 +1,4 @@
-"""``townlet doctor``: what is installed, what is broken, what to install for what is missing."""
+"""``townlet doctor``: what is installed, what is missing and how to get it; what suits this machine (``--tune``)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import json
 import os
 import platform
 import sys
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from townlet_training_core.cli.options import JsonOption
-from townlet_training_core.errors import TownletError
+from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
+from townlet_training_core.config.loader import load_config
+from townlet_training_core.config.models import TrainingConfig
+from townlet_training_core.errors import ConfigurationError, TownletError
 from townlet_training_core.registry import Group, load, plugins
 
 __all__ = ["app"]
@@ -38,9 +41,23 @@ _PARTS = {
 }
 
 
-@app.command(epilog="Example: townlet doctor --json")
-def doctor(as_json: JsonOption = False) -> None:
+@app.command(epilog="Examples:  townlet doctor --json   |   townlet doctor --tune --config mine.yaml")
+def doctor(
+    tuning: Annotated[
+        bool,
+        typer.Option("--tune", help="Instead, train a few seconds with several B, T and threads and say what suits."),
+    ] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Report packages, plug-ins and devices; exit code 1 when an installed plug-in is broken."""
+    if tuning:
+        _tune(load_config(config, overrides=overrides or ()), as_json=as_json)
+        return
+    if config is not None or overrides:
+        msg = "--config and --set say what --tune trains; give --tune with them"
+        raise ConfigurationError(msg)
     report: dict[str, Any] = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
@@ -56,6 +73,46 @@ def doctor(as_json: JsonOption = False) -> None:
     else:
         _show(report)
     raise typer.Exit(1 if broken else 0)
+
+
+def _tune(config: TrainingConfig, *, as_json: bool) -> None:
+    from townlet_training_core.cli.tune import candidates, choose, cores, override_line, tune
+    from townlet_training_core.registry import make_simulation
+    from townlet_training_core.telemetry.progress import terminal_progress
+
+    simulation = make_simulation(config.simulation, num_envs=1)
+    agents = int(simulation.spec.agents_per_env)
+    simulation.close()
+    progress = terminal_progress()
+    if not as_json:
+        progress.start("tune", total=len(list(candidates(agents, available=cores()))))
+    try:
+        results = tune(
+            config, agents=agents, on_each=lambda one: None if as_json else progress.advance(1, steps_per_s=one.trained)
+        )
+    finally:
+        progress.finish()
+    best = choose(results)
+    if as_json:
+        payload = {
+            "cores": cores(),
+            "agents": agents,
+            "results": [asdict(result) for result in results],
+            "best": asdict(best),
+            "overrides": override_line(best),
+        }
+        typer.echo(json.dumps(payload, indent=2))
+        return
+    passes = config.ppo.num_epochs
+    columns = ("environments", "steps", "threads", "rollout", "one pass", f"both, {passes} passes")
+    table = Table(*columns, title=f"Agent-steps per second on {cores()} cores", caption=f"{agents} agents each")
+    for row in results:
+        numbers = (f"{value:,.0f}" for value in (row.captured, row.updated, row.trained))
+        style = "bold green" if row is best else None
+        table.add_row(str(row.num_envs), str(row.rollout_steps), str(row.threads), *numbers, style=style)
+    console = Console()
+    console.print(table)
+    console.print(f"use: townlet train anneal {override_line(best)}", markup=False, soft_wrap=True)
 
 
 def _check(plugin: Any) -> dict[str, str]:

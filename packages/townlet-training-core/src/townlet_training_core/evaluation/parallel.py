@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from townlet_training_core.evaluation.suite import merge_results
 from townlet_training_core.registry import make_policy, make_simulation
 
 __all__ = ["evaluate_spec", "simulation_maker"]
+
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 def simulation_maker(choice: SimulationChoice, /, *, num_envs: int) -> Any:
@@ -75,8 +79,24 @@ def _results(tasks: Sequence[tuple[str, str, str | None]], *, workers: int) -> A
         yield from map(_play_piece, tasks)
         return
     # Spawned, not forked: threads of the parent (numba, BLAS) do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _shared_cores(workers), ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_play_piece, tasks)
+
+
+@contextmanager
+def _shared_cores(workers: int) -> Iterator[None]:
+    """Let processes that start inside the block share the cores: more BLAS threads than cores wait for one another.
+
+    Numbers of threads that the environment gives already stay.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = [name for name in _THREAD_VARIABLES if name not in os.environ]
+    os.environ.update(dict.fromkeys(given, str(max(1, cores // workers))))
+    try:
+        yield
+    finally:
+        for name in given:
+            os.environ.pop(name, None)
 
 
 def _play_piece(task: tuple[str, str, str | None]) -> str:

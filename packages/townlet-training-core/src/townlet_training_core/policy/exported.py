@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from townlet_training_core.arrays import ACTION_MASK, BoolArray, FloatArray, Observations
+from townlet_training_core.arrays import ACTION_MASK, BoolArray, FloatArray, IntArray, Observations
 from townlet_training_core.dto.policy import PolicyDescription
 from townlet_training_core.errors import CheckpointError, SpaceMismatchError
 from townlet_training_core.files import atomic_write_bytes, atomic_write_text, sha256_file
 from townlet_training_core.policy.forward import Memory, NumpyNetwork
-from townlet_training_core.policy.port import ActionStep, UniformSource, sample_actions
+from townlet_training_core.policy.port import ActionStep, UniformSource, actions_at
 
 if TYPE_CHECKING:
     from townlet_training_core.simulation.port import Simulation, SimulationSpec
@@ -29,6 +29,9 @@ __all__ = ["DESCRIPTION_FILE", "WEIGHTS_FILE", "ExportedPolicy", "check_fit", "f
 
 WEIGHTS_FILE = "policy.safetensors"
 DESCRIPTION_FILE = "policy.json"
+
+_UNSURE = 1e-5
+"""A margin below this times (1 + the largest logit) is more than float32 can tell; its error is some tenth of that."""
 
 
 def check_fit(description: PolicyDescription, spec: SimulationSpec) -> None:
@@ -98,9 +101,11 @@ class ExportedPolicy:
     description:
         The network, its inputs and actions.
     dtype:
-        Precision of the arithmetic. The rounding of a matrix product depends on the number of rows, their place
-        and the number of threads; in float64 that stays below what decisions and stored numbers show, so that an
-        evaluation does not depend on how it was batched. float32 is about twice as fast.
+        Precision of the arithmetic; by default float32, and float64 for networks with memory. The rounding of a
+        matrix product depends on the number of rows, their place and the number of threads. So that no decision
+        does, those that float32 leaves open (a uniform next to the border between two actions, two best actions of
+        nearly the same logit) are settled in float64: an evaluation does not depend on how it was batched. A memory
+        carries its rounding on, which is why it is float64 unless asked otherwise.
 
     Raises
     ------
@@ -111,16 +116,23 @@ class ExportedPolicy:
     name = "exported"
 
     def __init__(
-        self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription, *, dtype: DTypeLike = np.float64
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        description: PolicyDescription,
+        *,
+        dtype: DTypeLike | None = None,
     ) -> None:
         self.description = description
         self._tensors = dict(tensors)
+        if dtype is None:
+            dtype = np.float32 if description.recurrent == "none" else np.float64
         self._network = NumpyNetwork(tensors, description, dtype=dtype)
+        self._precise: NumpyNetwork | None = None  # made when a decision needs it
         self._memory: Memory = {}
         self._slots = 0
 
     @classmethod
-    def load(cls, path: Path, *, dtype: DTypeLike = np.float64) -> ExportedPolicy:
+    def load(cls, path: Path, *, dtype: DTypeLike | None = None) -> ExportedPolicy:
         """Load an export, a checkpoint, or the latest checkpoint of a run.
 
         Raises
@@ -157,15 +169,35 @@ class ExportedPolicy:
 
     def act(self, observations: Observations, rng: UniformSource, *, greedy: bool = False) -> ActionStep:
         """Decide for all slots by one uniform each."""
-        logits, values, self._memory = self.forward(observations)
+        before = self._memory
+        raw, values, self._memory = self.forward(observations)
         mask = observations[ACTION_MASK]
-        logits = np.where(mask, logits, np.finfo(np.float32).min)
+        logits = np.where(mask, raw, np.finfo(np.float32).min)
         shifted = logits - logits.max(axis=1, keepdims=True)
         weights = np.exp(shifted, dtype=np.float64)
-        actions = logits.argmax(axis=1) if greedy else sample_actions(weights, rng.random(len(logits)))
         rows = np.arange(len(logits))
+        uniforms = None if greedy else rng.random(len(logits))
+        actions, margins = _choose(shifted, weights, uniforms)
+        if self._network.dtype != np.float64:
+            (unsure,) = np.nonzero(margins < _UNSURE * (1.0 + np.abs(raw).max(axis=1)))
+            if len(unsure):
+                actions[unsure] = self._settle(observations, before, unsure, uniforms)
         log_probs: FloatArray = (shifted[rows, actions] - np.log(weights.sum(axis=1))).astype(np.float32)
         return ActionStep(actions=actions, log_probs=log_probs, values=values)
+
+    def _settle(
+        self, observations: Observations, memory: Memory, rows: IntArray, uniforms: NDArray[np.float64] | None
+    ) -> IntArray:
+        """Decide some rows in float64."""
+        if self._precise is None:
+            self._precise = NumpyNetwork(self._tensors, self.description, dtype=np.float64)
+        memory = {name: array[rows] for name, array in memory.items()} or self._precise.initial_memory(len(rows))
+        logits, _, _ = self._precise.forward(
+            {name: observations[name][rows] for name in self.description.inputs}, memory
+        )
+        logits = np.where(observations[ACTION_MASK][rows], logits, np.finfo(np.float32).min)
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return _choose(shifted, np.exp(shifted), None if uniforms is None else uniforms[rows])[0]
 
     def values(self, observations: Observations) -> FloatArray | None:
         """Return the value of each row; the memory stays where it is."""
@@ -206,6 +238,26 @@ class ExportedPolicy:
         memory = self._memory or self._network.initial_memory(len(observations[ACTION_MASK]))
         logits, values, after = self._network.forward(observations, memory)
         return logits, values.astype(np.float32), after
+
+
+def _choose(
+    shifted: NDArray[Any], weights: NDArray[np.float64], uniforms: NDArray[np.float64] | None
+) -> tuple[IntArray, NDArray[np.float64]]:
+    """Choose an action in every row, by its uniform or (without) the best; return also how clear the choice was.
+
+    Clear means far from another choice: for a uniform its distance from the next border between two actions, as
+    a share of the whole; for the best action how far its logit lies above the second best.
+    """
+    if uniforms is None:
+        actions = shifted.argmax(axis=1)
+        if shifted.shape[1] == 1:
+            return actions, np.full(len(shifted), np.inf)
+        return actions, -np.partition(shifted, -2, axis=1)[:, -2].astype(np.float64)
+    cumulative = np.cumsum(weights, axis=1)
+    threshold = uniforms * cumulative[:, -1]
+    borders = np.abs(cumulative[:, :-1] - threshold[:, None])
+    margins = borders.min(axis=1, initial=np.inf) / cumulative[:, -1]
+    return actions_at(cumulative, threshold), margins
 
 
 def _verify(folder: Path) -> None:

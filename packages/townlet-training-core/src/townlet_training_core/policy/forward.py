@@ -5,11 +5,10 @@ Tensor names are those of the networks' ``state_dict``; linear weights are ``(ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import DTypeLike, NDArray
 
 from townlet_training_core.dto.policy import PolicyDescription
@@ -26,6 +25,9 @@ NORMALISER_EPS = 1e-8
 """Added to the variance of standardised inputs."""
 
 _CONV_CHANNELS = (32, 64)
+_MULTIPLIED = (".weight", ".bias", "_ih", "_hh")  # ends of the names of what is multiplied and added
+_HEAD_COLUMNS = 16  # both heads are one product, filled up to a multiple of this: narrow ones are slower, not faster
+_ROWS = {"conflict_aware": 512, "convolutional": 32}  # rows at a time, so that what is in between stays in the cache
 
 
 def expected_shapes(description: PolicyDescription) -> dict[str, tuple[int, ...]]:
@@ -85,7 +87,7 @@ class NumpyNetwork:
     """
 
     def __init__(
-        self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription, *, dtype: DTypeLike = np.float64
+        self, tensors: Mapping[str, NDArray[Any]], description: PolicyDescription, *, dtype: DTypeLike = np.float32
     ) -> None:
         expected = expected_shapes(description)
         found = {name: tuple(array.shape) for name, array in tensors.items()}
@@ -97,64 +99,75 @@ class NumpyNetwork:
                 )
                 raise CheckpointError(msg)
         self.description = description
-        self._dtype = np.dtype(dtype)
-        # Transposed copies, so that the product is row-major times row-major.
-        self._weights = {
-            name: np.ascontiguousarray(array.astype(self._dtype).T)
-            if array.ndim == 2
-            else np.asarray(array, self._dtype)
-            for name, array in tensors.items()
-        }
+        self.dtype = np.dtype(dtype)
+        self._actions = len(description.action_names)
         self._moments = {
             name: (
-                np.asarray(tensors[f"normaliser.{name}_mean"], self._dtype),
-                np.asarray(1.0 / np.sqrt(tensors[f"normaliser.{name}_var"] + NORMALISER_EPS), self._dtype),
+                np.asarray(tensors[f"normaliser.{name}_mean"], self.dtype),
+                np.asarray(1.0 / np.sqrt(tensors[f"normaliser.{name}_var"] + NORMALISER_EPS), self.dtype),
             )
             for name in description.normalised
         }
+        self._layers = _layers(
+            description,
+            {name: np.asarray(array, self.dtype) for name, array in tensors.items() if name.endswith(_MULTIPLIED)},
+        )
 
     def initial_memory(self, slots: int) -> Memory:
         """Return the memory before anything was seen: zeros ``(S, hidden_dim)``, or nothing."""
         names = {"none": (), "gru": ("hidden",), "lstm": ("hidden", "cell")}[self.description.recurrent]
-        return {name: np.zeros((slots, self.description.hidden_dim), self._dtype) for name in names}
+        return {name: np.zeros((slots, self.description.hidden_dim), self.dtype) for name in names}
 
     def forward(self, observations: Mapping[str, NDArray[Any]], memory: Memory) -> tuple[Array, Array, Memory]:
         """Return unmasked logits ``(R, A)``, values ``(R,)`` and the next memory for R rows."""
-        inputs = {name: self._input(name, observations[name]) for name in self.description.inputs}
+        seen = {name: observations[name] for name in self.description.inputs}
+        rows = len(next(iter(seen.values())))
+        size = _ROWS[self.description.kind]
+        if rows <= size:
+            return self._forward(seen, memory)
+        logits, values = np.empty((rows, self._actions), self.dtype), np.empty(rows, self.dtype)
+        after = {name: np.empty_like(array, self.dtype) for name, array in memory.items()}
+        for start in range(0, rows, size):
+            part = slice(start, start + size)
+            logits[part], values[part], then = self._forward(
+                {name: array[part] for name, array in seen.items()},
+                {name: array[part] for name, array in memory.items()},
+            )
+            for name, array in then.items():
+                after[name][part] = array
+        return logits, values, after
+
+    def _forward(self, seen: Mapping[str, NDArray[Any]], memory: Memory) -> tuple[Array, Array, Memory]:
+        inputs = {name: self._input(name, array) for name, array in seen.items()}
         latent = self._trunk("", inputs)
         memory = self._remember(latent, memory)
         latent = memory.get("hidden", latent)
+        if "heads" in self._layers:
+            both = self._layers["heads"](latent)
+            return both[:, : self._actions], both[:, self._actions], memory
         critic = self._trunk("value_", inputs) if self.description.separate_trunks else latent
         if self.description.centralised_critic:
-            state = self._dense("state_encoder.0", inputs["state"])
-            critic = self._dense("critic.0", np.concatenate([critic, state], axis=1))
-        logits = self._linear("policy_head", latent)
-        return logits, self._linear("value_head", critic)[:, 0], memory
+            critic = _rectified(self._layers["critic.0"](critic, self._dense("state_encoder.0", inputs["state"])))
+        return self._layers["policy_head"](latent), self._layers["value_head"](critic)[:, 0], memory
 
     def _input(self, name: str, array: NDArray[Any]) -> Array:
-        values: Array = np.asarray(array, self._dtype)
+        values: Array = np.asarray(array, self.dtype)
         scale = self.description.inputs[name].scale
         if scale != 1.0:
-            values = values * scale
+            values = values * self.dtype.type(scale)
         if name in self._moments:
             mean, inverse = self._moments[name]
             values = np.clip((values - mean) * inverse, -NORMALISER_CLIP, NORMALISER_CLIP)
         return values
 
-    def _linear(self, name: str, values: Array) -> Array:
-        product: Array = values @ self._weights[f"{name}.weight"]
-        product += self._weights[f"{name}.bias"]
-        return product
-
     def _dense(self, name: str, values: Array) -> Array:
-        product = self._linear(name, values)
-        return np.maximum(product, 0.0, out=product)
+        return _rectified(self._layers[name](values))
 
     def _trunk(self, prefix: str, inputs: Mapping[str, Array]) -> Array:
         parts = []
         if "map" in inputs:
             if self.description.kind == "convolutional":
-                planes = self._convolve(f"{prefix}map_encoder.0", inputs["map"])
+                planes = self._convolve(f"{prefix}map_encoder.0", inputs["map"].transpose(0, 2, 3, 1))
                 planes = self._convolve(f"{prefix}map_encoder.2", planes)
                 parts.append(self._dense(f"{prefix}map_encoder.5", planes.reshape(len(planes), -1)))
             else:
@@ -162,27 +175,26 @@ class NumpyNetwork:
                 parts.append(self._dense(f"{prefix}map_encoder.1", flat))
         if "features" in inputs:
             parts.append(self._dense(f"{prefix}feature_encoder.0", inputs["features"]))
-        return self._dense(f"{prefix}shared.0", parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+        return _rectified(self._layers[f"{prefix}shared.0"](*parts))
 
     def _convolve(self, name: str, planes: Array) -> Array:
-        """3 x 3, padding 1, rectified: ``(R, C, H, W)`` to ``(R, out, H, W)`` as one matrix product."""
-        weight = self._weights[f"{name}.weight"]
-        rows, channels, height, width = planes.shape
-        padded = np.pad(planes, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        windows = sliding_window_view(padded, (3, 3), axis=(2, 3))  # (R, C, H, W, 3, 3)
-        columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(rows * height * width, channels * 9)
-        product = columns @ weight.reshape(len(weight), -1).T
-        product += self._weights[f"{name}.bias"]
-        np.maximum(product, 0.0, out=product)
-        return np.ascontiguousarray(product.reshape(rows, height, width, -1).transpose(0, 3, 1, 2))
+        """3 x 3, padding 1, rectified: ``(R, H, W, C)`` to ``(R, H, W, out)`` as one matrix product."""
+        rows, height, width, channels = planes.shape
+        padded = np.zeros((rows, height + 2, width + 2, channels), self.dtype)
+        padded[:, 1:-1, 1:-1] = planes
+        columns = np.empty((rows, height, width, 9, channels), self.dtype)
+        for tap in range(9):
+            down, right = divmod(tap, 3)
+            columns[:, :, :, tap] = padded[:, down : down + height, right : right + width]
+        product = self._dense(name, columns.reshape(-1, 9 * channels))
+        return product.reshape(rows, height, width, -1)
 
     def _remember(self, latent: Array, memory: Memory) -> Memory:
         kind = self.description.recurrent
         if kind == "none":
             return {}
-        weights, hidden = self._weights, memory["hidden"]
-        into = latent @ weights["memory.weight_ih"] + weights["memory.bias_ih"]
-        back = hidden @ weights["memory.weight_hh"] + weights["memory.bias_hh"]
+        hidden = np.asarray(memory["hidden"], self.dtype)
+        into, back = self._layers["memory.ih"](latent), self._layers["memory.hh"](hidden)
         if kind == "gru":
             reset_in, update_in, new_in = np.split(into, 3, axis=1)
             reset_back, update_back, new_back = np.split(back, 3, axis=1)
@@ -190,8 +202,82 @@ class NumpyNetwork:
             new = np.tanh(new_in + _sigmoid(reset_in + reset_back) * new_back)
             return {"hidden": new + update * (hidden - new)}
         gate_in, forget, new, gate_out = np.split(into + back, 4, axis=1)
-        cell = _sigmoid(forget) * memory["cell"] + _sigmoid(gate_in) * np.tanh(new)
+        cell = _sigmoid(forget) * np.asarray(memory["cell"], self.dtype) + _sigmoid(gate_in) * np.tanh(new)
         return {"hidden": _sigmoid(gate_out) * np.tanh(cell), "cell": cell}
+
+
+def _layers(description: PolicyDescription, weights: Mapping[str, Array]) -> dict[str, _Linear]:
+    """Lay the weights out for their products, by the name of the layer."""
+    hidden, inputs = description.hidden_dim, description.inputs
+    layers: dict[str, _Linear] = {}
+
+    def add(name: str, widths: Sequence[int] | None = None) -> None:
+        layers[name] = _Linear(weights[f"{name}.weight"], weights[f"{name}.bias"], widths)
+
+    def add_convolutions(encoder: str) -> None:
+        for layer in (0, 2):  # (out, in, 3, 3), read tap by tap
+            taps = weights[f"{encoder}.{layer}.weight"].transpose(0, 2, 3, 1)
+            layers[f"{encoder}.{layer}"] = _Linear(taps.reshape(len(taps), -1), weights[f"{encoder}.{layer}.bias"])
+        planes = weights[f"{encoder}.5.weight"].reshape(hidden, _CONV_CHANNELS[1], *inputs["map"].shape[1:])
+        flat = planes.transpose(0, 2, 3, 1).reshape(hidden, -1)
+        layers[f"{encoder}.5"] = _Linear(flat, weights[f"{encoder}.5.bias"])
+
+    for trunk in ("", "value_") if description.separate_trunks else ("",):
+        if "map" in inputs and description.kind == "convolutional":
+            add_convolutions(f"{trunk}map_encoder")
+        elif "map" in inputs:
+            add(f"{trunk}map_encoder.1")
+        if "features" in inputs:
+            add(f"{trunk}feature_encoder.0")
+        add(f"{trunk}shared.0", [hidden for name in ("map", "features") if name in inputs])
+    if description.recurrent != "none":
+        for part in ("ih", "hh"):
+            layers[f"memory.{part}"] = _Linear(weights[f"memory.weight_{part}"], weights[f"memory.bias_{part}"])
+    if description.centralised_critic:
+        add("state_encoder.0")
+        add("critic.0", (hidden, hidden))
+    if description.centralised_critic or description.separate_trunks:
+        add("policy_head")
+        add("value_head")
+    else:  # both heads read the same: one product
+        weight, bias = (
+            np.concatenate([weights[f"{head}.{kind}"] for head in ("policy_head", "value_head")])
+            for kind in ("weight", "bias")
+        )
+        spare = -len(weight) % _HEAD_COLUMNS
+        layers["heads"] = _Linear(np.pad(weight, ((0, spare), (0, 0))), np.pad(bias, (0, spare)))
+    return layers
+
+
+class _Linear:
+    """``x @ W.T + b``, where x is given in parts side by side: each is multiplied by itself and nothing is joined.
+
+    Parameters
+    ----------
+    weight, bias:
+        ``(out, in)`` and ``(out,)``.
+    widths:
+        Columns of each part; one part when ``None``.
+    """
+
+    __slots__ = ("_bias", "_weights")
+
+    def __init__(self, weight: Array, bias: Array, widths: Sequence[int] | None = None) -> None:
+        cuts = [] if widths is None else np.cumsum(widths[:-1]).tolist()
+        # Transposed copies, so that the product is row-major times row-major.
+        self._weights = [np.ascontiguousarray(part.T) for part in np.split(weight, cuts, axis=1)]
+        self._bias = bias
+
+    def __call__(self, *parts: Array) -> Array:
+        product: Array = parts[0] @ self._weights[0]
+        for part, weight in zip(parts[1:], self._weights[1:], strict=True):
+            product += part @ weight
+        product += self._bias
+        return product
+
+
+def _rectified(values: Array) -> Array:
+    return np.maximum(values, 0.0, out=values)
 
 
 def _sigmoid(values: Array) -> Array:

@@ -19,7 +19,7 @@ from townlet_training_core.arrays import BoolArray, FloatArray, IntArray, Observ
 if TYPE_CHECKING:  # a type only: policies and simulations are neighbours, and neither runs the other's code
     from townlet_training_core.simulation.port import Simulation
 
-__all__ = ["ActionStep", "Policy", "RecurrentPolicy", "UniformSource", "sample_actions"]
+__all__ = ["ActionStep", "Policy", "RecurrentPolicy", "UniformSource", "actions_at", "sample_actions"]
 
 
 class UniformSource(Protocol):
@@ -91,7 +91,14 @@ def sample_actions(probabilities: NDArray[Any], uniforms: NDArray[np.float64]) -
     Rows need not sum to one exactly. An action of probability 0 is never returned.
     """
     cumulative = np.cumsum(probabilities, axis=1, dtype=np.float64)
-    threshold = uniforms * cumulative[:, -1]
+    return actions_at(cumulative, uniforms * cumulative[:, -1])
+
+
+def actions_at(cumulative: NDArray[np.float64], threshold: NDArray[np.float64]) -> IntArray:
+    """Find the action whose mass holds the threshold: running sums ``(S, A)`` and thresholds ``(S,)`` to ``(S,)``.
+
+    Thresholds lie below the last sum of their row.
+    """
     # The first index whose cumulative mass exceeds the threshold has positive probability, since the
     # threshold is strictly below the total.
     return np.asarray((cumulative <= threshold[:, None]).sum(axis=1), dtype=np.int64)

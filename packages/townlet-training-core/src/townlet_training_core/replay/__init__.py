@@ -10,6 +10,7 @@ from townlet_training_core.replay.shards import ShardStore
 from townlet_training_core.replay.shardwriter import ShardWriter
 from townlet_training_core.replay.spec import DataSpec
 from townlet_training_core.replay.transitions import (
+    PaddedColumn,
     TransitionDataset,
     Transitions,
     pad_trajectories,
@@ -19,6 +20,7 @@ from townlet_training_core.replay.transitions import (
 __all__ = [
     "DataSpec",
     "MiniBatches",
+    "PaddedColumn",
     "ReplayService",
     "ShardStore",
     "ShardWriter",

@@ -35,6 +35,7 @@ from townlet_training_core.replay.spec import DataSpec
 
 __all__ = [
     "STEP_COLUMNS",
+    "PaddedColumn",
     "TransitionDataset",
     "Transitions",
     "pad_trajectories",
@@ -266,7 +267,60 @@ def transitions_from_rollout(
     )
 
 
-def pad_trajectories(dataset: TransitionDataset, trajectories: NDArray[Any] | None = None) -> RolloutArrays:
+class PaddedColumn:
+    """One observation of trajectories laid side by side, ``(T, K, *shape)``; rows stay in the table until asked for.
+
+    ``column[valid]``, ``column[first:last]`` and ``numpy.asarray(column)`` give arrays, with zeros for padding.
+
+    Parameters
+    ----------
+    dataset, name:
+        Table and column.
+    rows:
+        ``(T, K)``: row of the table that each place shows, -1 for padding.
+    """
+
+    __slots__ = ("_dataset", "_flat", "_name", "_rows", "dtype", "shape")
+
+    def __init__(self, dataset: TransitionDataset, name: str, rows: IntArray) -> None:
+        self._dataset, self._name, self._rows, self._flat = dataset, name, rows, rows.reshape(-1)
+        spec = dataset.spec.observations[name]
+        found = dataset.gather(rows[rows >= 0][:1], [name])[name]
+        self.dtype, self.shape = found.dtype, (*rows.shape, *spec.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: slice | NDArray[np.bool_]) -> NDArray[Any]:
+        rows = self._rows[key]
+        kept = rows >= 0
+        if kept.all():
+            found: NDArray[Any] = self._dataset.gather(rows.reshape(-1), [self._name])[self._name]
+            return found.reshape(*rows.shape, *self.shape[2:])
+        out = np.zeros((*rows.shape, *self.shape[2:]), self.dtype)
+        out[kept] = self._dataset.gather(rows[kept], [self._name])[self._name]
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype)
+
+    def table_rows(self, places: IntArray) -> IntArray:
+        """Row of the table that each place ``t * K + k`` shows; padding shows row 0."""
+        return np.maximum(self._flat[places], 0)
+
+    @staticmethod
+    def read(columns: Mapping[str, PaddedColumn], places: IntArray) -> dict[str, NDArray[Any]]:
+        """Read the same places of several columns of one table, ``(M, *shape)`` each, by one copy."""
+        if not columns:
+            return {}
+        first = next(iter(columns.values()))
+        found = first._dataset.gather(first.table_rows(places), [column._name for column in columns.values()])
+        return {name: found[column._name] for name, column in columns.items()}
+
+
+def pad_trajectories(
+    dataset: TransitionDataset, trajectories: NDArray[Any] | None = None, *, mapped: bool = False
+) -> RolloutArrays:
     """Lay trajectories side by side, padded to the longest: what a learner consumes.
 
     A trajectory that neither terminated nor was cut off (the capture ended) counts as truncated after its last
@@ -276,6 +330,8 @@ def pad_trajectories(dataset: TransitionDataset, trajectories: NDArray[Any] | No
     ----------
     trajectories:
         Which ones; all by default.
+    mapped:
+        Leave observations in the table (:class:`PaddedColumn`): for one that is mapped from disk.
 
     Returns
     -------
@@ -288,8 +344,11 @@ def pad_trajectories(dataset: TransitionDataset, trajectories: NDArray[Any] | No
     longest = int(lengths.max(initial=0))
     steps = np.arange(longest)[:, None]
     valid = steps < lengths
-    rows = (begin + steps)[valid]
-    gathered = dataset.gather(rows)
+    places = np.where(valid, begin + steps, -1)
+    observed: dict[str, Any] = {}
+    if mapped and valid.any():
+        observed = {name: PaddedColumn(dataset, name, places) for name in dataset.spec.observations}
+    gathered = dataset.gather(places[valid], [name for name in dataset.columns if name not in observed])
 
     def padded(name: str, fill: Any = 0) -> NDArray[Any] | None:
         column = gathered.pop(name, None)
@@ -317,7 +376,8 @@ def pad_trajectories(dataset: TransitionDataset, trajectories: NDArray[Any] | No
     last = lengths[held] - 1
     truncated[last, held] |= ~terminated[last, held]
     return RolloutArrays(
-        observations={name: array for name in dataset.spec.observations if (array := padded(name)) is not None},
+        observations=observed
+        or {name: array for name in dataset.spec.observations if (array := padded(name)) is not None},
         action_mask=optional["action_mask"],
         actions=np.asarray(optional["actions"], np.int64),
         valid=valid,

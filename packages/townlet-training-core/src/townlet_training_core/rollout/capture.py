@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from townlet_training_core.arrays import FloatArray, IntArray, RolloutArrays, StepArrays
+from townlet_training_core.arrays import BoolArray, FloatArray, IntArray, RolloutArrays, StepArrays
 from townlet_training_core.errors import CapabilityError, ConfigurationError, DataError
 from townlet_training_core.policy.port import Policy, RecurrentPolicy
 from townlet_training_core.rollout.buffer import RolloutBuffer
@@ -136,7 +136,7 @@ class RolloutCollector:
         self._actions_stream = generator(seed, "rollout", "actions")
         self._blend_stream = generator(seed, "rollout", "blend")
         self._meter = _EpisodeMeter(self.buffer.slots)
-        self._started = False
+        self._started = self._memoryless = False
         self._last = steps
         policy.bind(simulation)
 
@@ -217,6 +217,7 @@ class RolloutCollector:
         self._meter.begin()
         self._prepare_expert_columns()
         state = policy.recurrent_state() if isinstance(policy, RecurrentPolicy) else {}
+        self._memoryless = isinstance(policy, RecurrentPolicy) and not state
         for step in range(count):
             if between is not None:
                 between()
@@ -276,9 +277,22 @@ class RolloutCollector:
             cut = row.truncated & ~row.terminated
             buffer.next_values[step] = 0.0
             if cut.any():  # before the policy forgets: its memory belongs to the episode that was cut off
-                finals = _float_row(self._policy.values(buffer.final_view), buffer.slots, what="values()")
-                np.copyto(buffer.next_values[step], finals, where=cut)
+                self._value_finals(buffer.next_values[step], cut)
         self._policy.reset(ended)
+
+    def _value_finals(self, row: FloatArray, cut: BoolArray) -> None:
+        """Write the values of the last observations of episodes that were cut off.
+
+        In many environments some episode ends in nearly every step, so a policy that says that it has no memory is
+        asked for those rows alone; any other one for all, as its memory has them all.
+        """
+        buffer = self.buffer
+        (slots,) = np.nonzero(cut)
+        if self._memoryless and 2 * len(slots) < buffer.slots:
+            few = {name: rows[slots] for name, rows in buffer.final_view.items()}
+            row[slots] = _float_row(self._policy.values(few), len(slots), what="values()")
+        else:
+            row[slots] = _float_row(self._policy.values(buffer.final_view), buffer.slots, what="values()")[slots]
 
     def save_state(self) -> dict[str, NDArray[Any]]:
         """Return everything that later rollouts depend on, weights apart, as named arrays (copies).

@@ -263,7 +263,9 @@ class PromotionConfig(_Section):
     alpha: float = Field(
         0.05, gt=0.0, lt=1.0, description="Bound on the rate of false promotions, however often asked."
     )
-    episodes: int = Field(64, ge=4, description="Paired episodes per look.")
+    episodes: int = Field(
+        256, ge=4, description="Paired episodes per look; disasters rarer than about 3 in all looks stay unseen."
+    )
     kpis: tuple[KpiGuardrail, ...] = Field((), description="Indicators that must not regress.")
 
 

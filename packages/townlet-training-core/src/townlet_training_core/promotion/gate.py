@@ -18,30 +18,36 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
 
 from townlet_training_core import statistics
-from townlet_training_core.config.models import KpiGuardrail, PromotionConfig, SimulationChoice
+from townlet_training_core.config.models import PromotionConfig, SimulationChoice
 from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.dto.release import (
     ForgettingVerdict,
-    GuardrailVerdict,
     LegacyFlags,
     LookRecord,
     PromotionVerdict,
 )
 from townlet_training_core.errors import ConfigurationError
 from townlet_training_core.evaluation import compare_paired, evaluate_policy, interval_of
-from townlet_training_core.evaluation.compare import kpi_differences
 from townlet_training_core.evaluation.service import MakeSimulation
 from townlet_training_core.policy.port import Policy
+from townlet_training_core.promotion.checks import (
+    DEFAULT_GUARDRAILS,
+    Pair,
+    check_default_guardrails,
+    check_forgetting,
+    check_guardrails,
+)
 from townlet_training_core.promotion.looks import LookBook, look_level, spending
 from townlet_training_core.simulation.port import Simulation
 
 __all__ = [
+    "DEFAULT_GUARDRAILS",
     "PromotionGate",
     "check_forgetting",
     "check_guardrails",
@@ -51,7 +57,8 @@ __all__ = [
     "with_streak",
 ]
 
-Pair = tuple[EvaluationResult, EvaluationResult]
+Play = Callable[[Policy, EvaluationSuite, str], EvaluationResult]
+"""Lets a policy play a suite under a label."""
 
 
 class PromotionGate:
@@ -69,6 +76,8 @@ class PromotionGate:
         Where looks are counted; share it between everything that asks about the same releases.
     num_envs:
         Environments stepped together.
+    play:
+        Plays the looks, over processes for instance; in the simulations that ``make_simulation`` makes when ``None``.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class PromotionGate:
         config: PromotionConfig,
         book: LookBook,
         num_envs: int = 32,
+        play: Play | None = None,
     ) -> None:
         if not suites:
             msg = "the gate needs at least one suite to play"
@@ -96,6 +106,7 @@ class PromotionGate:
         self._config = config
         self._book = book
         self._num_envs = num_envs
+        self._play = play
 
     def ask(
         self,
@@ -142,8 +153,8 @@ class PromotionGate:
                 fresh = [suite.model_copy(update={"seeds": seeds, "action_seed": stream}) for stream in (1, 0)]
                 pairs.append(
                     (
-                        evaluate_policy(simulation, candidate, suite=fresh[0], label=label),
-                        evaluate_policy(simulation, release, suite=fresh[1], label=release_label),
+                        self._evaluate(simulation, candidate, fresh[0], label),
+                        self._evaluate(simulation, release, fresh[1], release_label),
                     )
                 )
         forgetting = self._forgetting(candidate, label, golden, margin=forgetting_margin)
@@ -157,6 +168,11 @@ class PromotionGate:
             look, release_hash=release_hash, passed=verdict.passed, differences=paired_differences(pairs)
         )
         return with_streak(verdict, streak)
+
+    def _evaluate(self, simulation: Simulation, policy: Policy, suite: EvaluationSuite, label: str) -> EvaluationResult:
+        if self._play is not None:
+            return self._play(policy, suite, label)
+        return evaluate_policy(simulation, policy, suite=suite, label=label)
 
     def _open(self, suite: EvaluationSuite, stack: ExitStack) -> Simulation:
         count = min(self._num_envs, self._config.episodes)
@@ -174,7 +190,7 @@ class PromotionGate:
             if key not in results:
                 with ExitStack() as stack:
                     simulation = self._open(earlier.suite, stack)
-                    results[key] = evaluate_policy(simulation, candidate, suite=earlier.suite, label=label)
+                    results[key] = self._evaluate(simulation, candidate, earlier.suite, label)
         pairs = [(digest, results[earlier.suite.content_hash()], earlier) for digest, earlier in golden]
         return check_forgetting(pairs, margin=margin)
 
@@ -233,7 +249,10 @@ def judge(
     pooled = [[value for one in alike for value in one[key]] for key in now]
     pooled_level = config.alpha * spending(look.look)
     difference = statistics.stratified_bootstrap(differences, lambda x: float(x.mean()), resamples=min(resamples, 500))
-    guardrails = check_guardrails(pairs, config.kpis, resamples=resamples)
+    if config.kpis is None:
+        guardrails = check_default_guardrails(pairs, resamples=resamples)
+    else:
+        guardrails = check_guardrails(pairs, config.kpis, resamples=resamples)
     candidate, baseline = pairs[0]
     blockers = []
     if not bound > config.margin:
@@ -310,58 +329,6 @@ def with_streak(verdict: PromotionVerdict, streak: Sequence[LookRecord]) -> Prom
         update={"pass_streak": len(streak), "decision": "promote" if enough else "hold", "blockers": blockers}
     )
     return completed.model_copy(update={"summary": _sentence(completed)})
-
-
-def check_guardrails(
-    pairs: Sequence[Pair], guardrails: Sequence[KpiGuardrail], *, resamples: int = 2000
-) -> tuple[GuardrailVerdict, ...]:
-    """Compare the guarded indicators; episodes without a value on either side are left out."""
-    verdicts = []
-    for rail in guardrails:
-        sign = 1.0 if rail.direction == "higher_is_better" else -1.0
-        found = [kpi_differences(first, second).get(rail.kpi) for first, second in pairs]
-        measured = [sign * values for values in found if values is not None]
-        if len(measured) < len(pairs):
-            verdicts.append(
-                GuardrailVerdict(
-                    kpi=rail.kpi, direction=rail.direction, margin=rail.margin, difference=None, status="missing"
-                )
-            )
-            continue
-        interval = statistics.bootstrap_means(measured, resamples=resamples)
-        regressed = interval.estimate < -rail.margin
-        verdicts.append(
-            GuardrailVerdict(
-                kpi=rail.kpi,
-                direction=rail.direction,
-                margin=rail.margin,
-                difference=interval_of(interval),
-                status="regressed" if regressed else "ok" if interval.low >= -rail.margin else "unclear",
-            )
-        )
-    return tuple(verdicts)
-
-
-def check_forgetting(
-    pairs: Sequence[tuple[str, EvaluationResult, EvaluationResult]], *, margin: float = 0.0
-) -> tuple[ForgettingVerdict, ...]:
-    """Compare a candidate with what earlier releases reached on their golden suites.
-
-    ``pairs`` holds (digest, candidate's result, earlier result). Intervals are Bonferroni-corrected for the
-    number of pairs, so that a long history does not block by chance.
-    """
-    verdicts = []
-    for digest, candidate, earlier in pairs:
-        comparison = compare_paired(candidate, earlier, confidence=1.0 - 0.05 / len(pairs))
-        verdicts.append(
-            ForgettingVerdict(
-                release=digest,
-                suite=earlier.suite.name,
-                difference=comparison.difference,
-                forgotten=comparison.difference.high < -margin,
-            )
-        )
-    return tuple(verdicts)
 
 
 def _sentence(verdict: PromotionVerdict) -> str:

@@ -55,8 +55,10 @@ class ReplayService:
         """
         path = self.resolve(source)
         kind, _ = replay_kind(path)
-        if kind == "store":
-            msg = f"{str(path)!r} is a shard store: open it by transitions(), or convert it to npz"
+        if kind in ("store", "curation"):
+            msg = (
+                f"{str(path)!r} is a shard store, or a curation of some: open it by transitions(), or convert it to npz"
+            )
             raise DataError(msg)
         if kind == "npz":
             config = ReplayDatasetConfig([(path, None)], batch_size=batch_size, streaming=streaming, label=path.stem)

@@ -109,7 +109,7 @@ def test_every_loader_leaves_the_rejected_out(store: Path, tmp_path: Path) -> No
     service = ReplayService(TrainingConfig())
     assert len(service.transitions(output)) == 9
     assert replay_kind(tmp_path / "good_manifest.json") == ("curation", output)
-    with pytest.raises(DataError, match="curation of some"):
+    with pytest.raises(DataError, match="is a curation of shard stores: open it by transitions"):
         service.dataset(output)
     assert convert(output, tmp_path / "npz", to="npz") == 2
     assert convert(output, tmp_path / "shards", to="shards") == 2

@@ -20,7 +20,7 @@ from townlet_training_core import statistics
 from townlet_training_core.dto.analysis import DatasetComparison, DatasetStats, Drift, GroupStats
 from townlet_training_core.dto.evaluation import IntervalDTO
 from townlet_training_core.errors import DataError, MissingFileError, NonFiniteError, SpaceMismatchError
-from townlet_training_core.replay.curated import CuratedStores, is_curation, read_curation, recorded_agent
+from townlet_training_core.replay.curated import CuratedStores, agent_of_trajectory, is_curation, read_curation
 from townlet_training_core.replay.manifest import ManifestEntry, load_manifest
 from townlet_training_core.replay.npz import load_replay_sample
 from townlet_training_core.replay.sample import ReplaySample
@@ -238,7 +238,7 @@ def _read_blocks(
             raise DataError(msg)
         ended = _flat(block, "terminated").astype(np.bool_) | _flat(block, "truncated").astype(np.bool_)
         for number, (begin, end) in enumerate(pairwise(block.offsets.tolist())):
-            data.agents.append(recorded_agent(block, number) or f"slot {int(block.slots[number]):03d}")
+            data.agents.append(agent_of_trajectory(block, number))
             data.steps.append(end - begin)
             data.ended.append(int(ended[begin:end].sum()))
             data.returns.append(math.fsum(rewards[begin:end].tolist()))

@@ -32,11 +32,11 @@ __all__ = [
     "CuratedStores",
     "Curation",
     "StoreCuration",
+    "agent_of_trajectory",
     "index_digest",
     "is_curation",
     "open_curated",
     "read_curation",
-    "recorded_agent",
     "write_curation",
 ]
 
@@ -299,11 +299,13 @@ class CuratedStores:
         return zip(self._stores, self._chosen, strict=True)
 
 
-def recorded_agent(block: Transitions, at: int) -> str | None:
-    """Return the agent of a trajectory that came from a file which named it."""
+def agent_of_trajectory(block: Transitions, at: int) -> str:
+    """Name the agent of a trajectory: as the file did that it came from, else by its slot, else unknown."""
     metadata = block.records[at].get("metadata") if block.records else None
     agent = metadata.get("agent_id") if isinstance(metadata, Mapping) else None
-    return None if agent is None else str(agent)
+    if agent is not None:
+        return str(agent)
+    return f"slot {int(block.slots[at]):03d}" if block.slots[at] >= 0 else "unknown"
 
 
 def open_curated(item: StoreCuration, *, source: Path, verify: bool = False) -> ShardStore:

@@ -267,13 +267,13 @@ def _audit_dataset(name: str, entry: Any, folder: Path) -> AuditedDataset:
     else:
         try:
             listed = _find(given["manifest"], folder)
-            expected = _checksums(_find(given["checksums"], folder))
             stores = store_curations(listed)
             if stores is not None:
                 count = stores.total
-                findings += compare_files(stores, expected)
+                findings += compare_files(stores, _checksums(_find(given["checksums"], folder)))
             else:
                 manifest = load_manifest(listed, require_files=False)
+                expected = _checksums(_find(given["checksums"], folder))
                 count = len(manifest.entries) + manifest.rejected
                 findings += _compare(manifest.entries, expected, complete=not manifest.rejected)
                 if given["captures_dir"]:

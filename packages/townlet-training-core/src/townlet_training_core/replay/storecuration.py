@@ -21,11 +21,11 @@ from townlet_training_core.replay.curated import (
     CuratedStores,
     Curation,
     StoreCuration,
+    agent_of_trajectory,
     index_digest,
     is_curation,
     open_curated,
     read_curation,
-    recorded_agent,
     write_curation,
 )
 from townlet_training_core.replay.shards import STORE_FILE, ShardStore
@@ -176,7 +176,7 @@ def _examine(store: ShardStore, criteria: Criteria) -> Iterator[dict[str, Any]]:
         rewards, actions = block.column("rewards"), block.column("actions")
         ended = block.column("terminated") | block.column("truncated")
         for at, (begin, end) in enumerate(pairwise(block.offsets.tolist())):
-            name = f"{_agent(block, at)}/{number:06d}"
+            name = f"{agent_of_trajectory(block, at).replace(' ', '-')}/{number:06d}"
             entry: dict[str, Any] = {"trajectory": number, "name": name}
             if odd[begin:end].any():
                 entry |= {"metrics": {}, "accepted": False, "reasons": ["unreadable: NaN, infinity or unknown actions"]}
@@ -217,9 +217,3 @@ def _unsound_rows(block: Transitions) -> NDArray[np.bool_]:
         if column.dtype.kind == "f":
             odd |= ~np.isfinite(column.reshape(len(block), -1)).all(axis=1)
     return np.asarray(odd)
-
-
-def _agent(block: Transitions, at: int) -> str:
-    """Name the agent of a trajectory: as the file it came from did, else by its slot."""
-    agent = recorded_agent(block, at)
-    return f"slot-{int(block.slots[at]):03d}" if agent is None else agent

@@ -110,7 +110,9 @@ def test_a_shard_store_has_the_same_numbers_as_its_files(town: Path, tmp_path: P
     assert store.total.return_mean.estimate == pytest.approx(files.total.return_mean.estimate)
     assert all(not drift.shifted for drift in compare_datasets(town, tmp_path / "store").drifts)
     assert [group.name for group in store.agents] == ["unknown"]  # the manifest alone named the agents
-    curated = [curate(path, tmp_path / f"{path.name}.json", min_timesteps=2) for path in (town, tmp_path / "store")]
+    curated = [
+        curate(path, tmp_path / f"good-{path.name}.json", min_timesteps=2) for path in (town, tmp_path / "store")
+    ]
     assert [(report.total, report.accepted, report.reasons) for report in curated] == [(3, 2, {"too short": 1})] * 2
 
 

@@ -378,7 +378,7 @@ def _stores(source: Path, output: Path) -> Curation | None:
     """Read a store or a curation of stores; ``None`` for npz files."""
     stores = store_curations(source)
     if stores is not None and (output.resolve() == stores.path.resolve() or output.name == STORE_FILE):
-        msg = f"{str(output)!r} is what is read, or the index of a store; write to another file"
+        msg = f"{str(output)!r} is what is read, or the name of a store's index; write to another file"
         raise ConfigurationError(msg)
     return stores
 

@@ -109,8 +109,23 @@ matrix: uv.lock ## core and town on Python 3.12 and 3.13, where those are instal
 	    packages/townlet-training-core packages/townlet-sim packages/townlet-test-plugin || failed="$$failed $$version"; \
 	done; [ -z "$$failed" ] || { echo "failed on Python$$failed" >&2; exit 1; }
 
+# The accessibility checker is not shipped (MPL 2.0) and not needed to use anything here. Its version is fixed; no lock file
+# is written, because it would name a registry.
+AXE := .axe/node_modules/axe-core/axe.min.js
+$(AXE):
+	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --no-save --no-package-lock --prefix .axe axe-core@4.14.1 \
+	  || echo 'axe-core is not here (no npm, or no registry): the accessibility check is skipped' >&2
+.PHONY: axe
+axe: $(AXE)
+
+.PHONY: report-check
+report-check: setup axe ## open a report in a headless Chromium: console, network, accessibility, keyboard, phone
+	@for name in chromium chromium-browser google-chrome; do command -v $$name && break; done >/dev/null \
+	  || { echo 'no Chromium on PATH: install one (Debian: apt-get install chromium)' >&2; exit 1; }
+	@$(BIN)/python -m pytest -q -m deep packages/townlet-training-core/tests/evaluation/test_report.py
+
 .PHONY: deep
-deep: setup ## what is too long for `test`: kills, fuzzing, learning over several seeds
+deep: setup axe ## what is too long for `test`: kills, fuzzing, learning over several seeds
 	@$(BIN)/python tests/warm_up.py
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m deep --timeout 3600 --ignore tests/test_wheels.py
 

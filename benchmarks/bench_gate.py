@@ -19,32 +19,89 @@ from townlet_training_core.config.models import PromotionConfig, SimulationChoic
 from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.evaluation import summarise_returns
 from townlet_training_core.policy.random import RandomPolicy
-from townlet_training_core.promotion.gate import PromotionGate, judge, with_streak
-from townlet_training_core.promotion.looks import LookBook, look_level
+from townlet_training_core.promotion.gate import PromotionGate, judge, paired_differences, with_streak
+from townlet_training_core.promotion.looks import LookBook, look_level, spending
 from townlet_training_core.registry import make_simulation
 
-Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 CONFIG = PromotionConfig()
-"""The defaults: 64 fresh pairs a look, two passes in a row, alpha 5 %, margin 0."""
+"""The defaults: 256 fresh pairs a look, two passes in a row, alpha 5 %, margin 0."""
+
+
+def lognormal(sigma: float) -> Draw:
+    """Draw a lognormal; mean 0 and deviation 1, as all draws here."""
+    mean, deviation = np.exp(sigma**2 / 2), np.sqrt(np.expm1(sigma**2) * np.exp(sigma**2))
+    return lambda rng, shape: (np.exp(sigma * rng.normal(size=shape)) - mean) / deviation
+
+
+def gamma(k: float) -> Draw:
+    """Draw a gamma; exponential for 1, more skewed below."""
+    return lambda rng, shape: (rng.gamma(k, size=shape) - k) / np.sqrt(k)
+
+
+def student(freedom: float) -> Draw:
+    """Draw a Student."""
+    return lambda rng, shape: rng.standard_t(freedom, size=shape) / np.sqrt(freedom / (freedom - 2))
+
+
+def two_values(high: float) -> Draw:
+    """Draw one of two values, the higher with probability ``high``."""
+    return lambda rng, shape: ((rng.random(shape) < high) - high) / np.sqrt(high * (1 - high))
+
+
+def disasters(share: float, *, depth: float) -> Draw:
+    """Draw normal noise and, rarely, a loss of ``depth`` deviations of the noise."""
+    deviation = np.sqrt(1 + share * (1 - share) * depth**2)
+    return lambda rng, shape: (rng.normal(size=shape) - depth * ((rng.random(shape) < share) - share)) / deviation
+
+
+def ties(share: float, draw: Draw) -> Draw:
+    """Draw exactly 0 for a share, since both policies did the same."""
+    return lambda rng, shape: draw(rng, shape) * (rng.random(shape) >= share) / np.sqrt(1 - share)
+
+
+def down(draw: Draw) -> Draw:
+    """Turn a draw round: long losses where it had long gains."""
+    return lambda rng, shape: -draw(rng, shape)
+
 
 DIFFERENCES: dict[str, Draw] = {  # all of mean 0 and deviation 1
-    "normal": lambda rng, n: rng.normal(size=n),
-    "heavy tails (Student 3)": lambda rng, n: rng.standard_t(3, size=n) / np.sqrt(3),
-    "skewed up (exponential)": lambda rng, n: rng.exponential(size=n) - 1,
-    "skewed down (exponential)": lambda rng, n: 1 - rng.exponential(size=n),
-    "rare disasters (5 %)": lambda rng, n: (0.05 - (rng.random(n) < 0.05)) / np.sqrt(0.05 * 0.95),
-    "skewed down (lognormal)": lambda rng, n: (np.sqrt(np.e) - np.exp(rng.normal(size=n))) / np.sqrt((np.e - 1) * np.e),
-    "three values": lambda rng, n: rng.choice([-1.0, 0.0, 1.0], p=[0.25, 0.5, 0.25], size=n) * np.sqrt(2),
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "uniform": lambda rng, shape: (rng.random(shape) - 0.5) * np.sqrt(12),
+    "Laplace": lambda rng, shape: rng.laplace(size=shape) / np.sqrt(2),
+    "heavy tails (Student 3)": student(3),
+    "heavier tails (Student 2.5)": student(2.5),
+    "two peaks": lambda rng, shape: (
+        (0.3 * rng.normal(size=shape) + rng.choice([-1.0, 1.0], size=shape)) / np.sqrt(1.09)
+    ),
+    "skewed up (exponential)": gamma(1),
+    "skewed down (exponential)": down(gamma(1)),
+    "skewed down (gamma 1/2)": down(gamma(0.5)),
+    "skewed up (lognormal)": lognormal(1),
+    "skewed down (lognormal)": down(lognormal(1)),
+    "skewed down (lognormal 1.25)": down(lognormal(1.25)),
+    "skewed down (Pareto 3)": lambda rng, shape: (0.5 - rng.pareto(3, size=shape)) / np.sqrt(0.75),
+    "coin": two_values(0.5),
+    "three values": lambda rng, shape: rng.choice([-1.0, 0.0, 1.0], p=[0.25, 0.5, 0.25], size=shape) * np.sqrt(2),
+    "rare luck (2 %)": two_values(0.02),
+    "rare disasters (10 %)": down(two_values(0.1)),
+    "rare disasters (5 %)": down(two_values(0.05)),
+    "rare disasters (1 %)": down(two_values(0.01)),
+    "noise and disasters (2 %, 10 deviations)": disasters(0.02, depth=10),
+    "noise and disasters (1 %, 20 deviations)": disasters(0.01, depth=20),
+    "ties (80 %)": ties(0.8, lambda rng, shape: rng.normal(size=shape)),
+    "ties (80 %), skewed down": ties(0.8, down(gamma(1))),
+    "ties (95 %), plus or minus one": ties(0.95, two_values(0.5)),
 }
 
 VALUES: dict[str, Draw] = {
-    "normal": lambda rng, n: rng.normal(size=n),
-    "Student 5": lambda rng, n: rng.standard_t(5, size=n),
-    "uniform": lambda rng, n: rng.random(n),
-    "two peaks": lambda rng, n: rng.normal(size=n) + 4 * (rng.random(n) < 0.5),
-    "gamma 4": lambda rng, n: rng.gamma(4.0, size=n),
-    "exponential": lambda rng, n: rng.exponential(size=n),
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "Student 5": student(5),
+    "uniform": lambda rng, shape: rng.random(shape),
+    "two peaks": lambda rng, shape: rng.normal(size=shape) + 4 * (rng.random(shape) < 0.5),
+    "gamma 4": gamma(4),
+    "exponential": gamma(1),
 }
 
 
@@ -66,76 +123,90 @@ def result(returns: NDArray[np.float64], *, seeds: tuple[int, ...], label: str) 
     )
 
 
-def first_promotion(rng: np.random.Generator, draw: Draw, *, gain: float, looks: int) -> int:
-    """Ask a fresh gate up to ``looks`` times; return the look that promoted, 0 for none."""
+def first_promotion(differences: NDArray[np.float64], *, fresh: int) -> int:
+    """Ask a fresh gate about drawn differences ``(looks, episodes)``; return the look that promoted, 0 for none.
+
+    Every ``fresh`` looks another candidate comes.
+    """
     book = LookBook()
-    for number in range(1, looks + 1):
+    for at, drawn in enumerate(differences):
+        candidate = f"new {at // fresh}"
         look = book.reserve(
             release_hash="old",
-            candidate_hash="new",
+            candidate_hash=candidate,
             alpha=CONFIG.alpha,
             required_passes=CONFIG.required_passes,
             episodes=CONFIG.episodes,
         )
         seeds = tuple(range(look.first_seed, look.first_seed + look.episodes))
-        shared = 10 * rng.normal(size=look.episodes)
-        new = result(shared + gain + draw(rng, look.episodes), seeds=seeds, label="new")
-        old = result(shared, seeds=seeds, label="old")
-        verdict = judge([(new, old)], config=CONFIG, look=look, resamples=1)
-        streak = book.complete(look, release_hash="old", passed=verdict.passed)
+        pair = (result(drawn, seeds=seeds, label=candidate), result(np.zeros_like(drawn), seeds=seeds, label="old"))
+        before = [e.differences for e in book.looks("old") if e.candidate_hash == candidate and e.look != look.look]
+        verdict = judge([pair], config=CONFIG, look=look, before=before, resamples=1)
+        streak = book.complete(look, release_hash="old", passed=verdict.passed, differences=paired_differences([pair]))
         if with_streak(verdict, streak).decision == "promote":
-            return number
+            return look.look
     return 0
 
 
-def quick_promotion(rng: np.random.Generator, draw: Draw, *, gain: float, looks: int) -> int:
-    """Do what :func:`first_promotion` does with the same draws, without building records of every look."""
-    passed = 0
+def lower_bounds(values: NDArray[np.float64], *, alpha: float) -> NDArray[np.float64]:
+    """Bound the mean of every row of ``(gates, n)``; as :func:`townlet_training_core.statistics.mean_lower_bound`."""
+    count = values.shape[1]
+    mean = values.mean(axis=1)
+    apart = values - mean[:, None]
+    square = (apart**2).mean(axis=1)
+    quantile = np.full(len(values), statistics.student_t_quantile(1 - alpha, count - 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        skewness = (apart**3).mean(axis=1) / square**1.5 / np.sqrt(count)
+        widened = 3 / skewness * (np.cbrt(1 + skewness * (quantile - skewness / 6)) - 1)
+    quantile = np.where(skewness < -1e-9, np.maximum(quantile, widened), quantile)
+    return np.asarray(mean - quantile * np.sqrt(square / (count - 1)))
+
+
+def promotions(differences: NDArray[np.float64], *, fresh: int) -> NDArray[np.int64]:
+    """Do what :func:`first_promotion` does for ``(gates, looks, episodes)`` at once, without building records."""
+    gates, looks, _ = differences.shape
+    when = np.zeros(gates, np.int64)
+    streak = np.zeros(gates, np.int64)
     for number in range(1, looks + 1):
-        rng.normal(size=CONFIG.episodes)  # the part that both policies share cancels
+        first = (number - 1) // fresh * fresh
+        if first == number - 1:
+            streak[:] = 0
         level = look_level(number, alpha=CONFIG.alpha, required_passes=CONFIG.required_passes)
-        better = statistics.mean_lower_bound([gain + draw(rng, CONFIG.episodes)], alpha=level) > CONFIG.margin
-        passed = passed + 1 if better else 0
-        if passed == CONFIG.required_passes:
-            return number
-    return 0
-
-
-WAYS = (first_promotion, quick_promotion)
+        better = lower_bounds(differences[:, number - 1], alpha=level) > CONFIG.margin
+        streak = np.where(better, streak + 1, 0)
+        asked = np.flatnonzero((streak >= CONFIG.required_passes) & (when == 0))
+        if asked.size:
+            together = differences[asked, first:number].reshape(asked.size, -1)
+            bound = lower_bounds(together, alpha=CONFIG.alpha * spending(number))
+            when[asked[bound > CONFIG.margin]] = number
+    return when
 
 
 def synthetic(report: Report, *, gates: int) -> None:
     """Measure false promotion within two and within ten questions, and power of two looks."""
     rng = np.random.default_rng(7)
     for name, draw in DIFFERENCES.items():
-        for seed in range(50):  # the quick way is the real one
-            streams = np.random.default_rng(seed), np.random.default_rng(seed)
-            outcome = [way(r, draw, gain=0.2, looks=5) for way, r in zip(WAYS, streams, strict=True)]
-            if outcome[0] != outcome[1]:
-                msg = f"{name}, seed {seed}: the gate promotes at {outcome[0]}, the quick way at {outcome[1]}"
+        asked = draw(rng, (gates, 10, CONFIG.episodes))
+        for fresh in (10, 2):  # the quick way is the real one
+            some = 0.1 + asked[:30, :4]
+            outcome = [first_promotion(differences, fresh=fresh) for differences in some]
+            if outcome != promotions(some, fresh=fresh).tolist():
+                msg = f"{name}: the gate promotes at {outcome}, the quick way does not"
                 raise AssertionError(msg)
-        when = np.array([quick_promotion(rng, draw, gain=0.0, looks=10) for _ in range(gates)])
-        promoted = when > 0
-        budget = promoted & (when <= CONFIG.required_passes)
-        note = f"{gates} gates, identical policies, margin 0"
-        label = f"false promotion, {name}"
-        report.add(
-            f"{label}, asked twice", value=float(budget.mean()), unit="share", bound=0.05, better="lower", note=note
-        )
-        report.add(
-            f"{label}, asked ten times",
-            value=float(promoted.mean()),
-            unit="share",
-            bound=0.05,
-            better="lower",
-            note=note,
-        )
-        hits = np.mean([
-            quick_promotion(rng, draw, gain=0.5, looks=CONFIG.required_passes) > 0 for _ in range(gates)
-        ])  # fmt: skip
+        when, others = promotions(asked, fresh=10), promotions(asked, fresh=2)
+        note = f"{gates} gates, no gain, margin 0, {CONFIG.episodes} pairs a look"
+        ways = {
+            "asked twice": (when > 0) & (when <= CONFIG.required_passes),
+            "asked ten times": when > 0,
+            "asked ten times about five candidates": others > 0,
+        }
+        for way, promoted in ways.items():
+            label = f"false promotion, {name}, {way}"
+            report.add(label, value=float(promoted.mean()), unit="share", bound=0.05, better="lower", note=note)
+        power = promotions(0.5 + draw(rng, (gates, CONFIG.required_passes, CONFIG.episodes)), fresh=2) > 0
         report.add(
             f"power, {name}",
-            value=float(hits),
+            value=float(power.mean()),
             unit="share",
             bound=0.9,
             note=f"{gates} gates, gain of half a deviation of the paired difference, {CONFIG.required_passes} looks",
@@ -197,24 +268,24 @@ def _keep(simulation: object) -> Any:
 
 def mean_misses(rng: np.random.Generator, draw: Draw, count: int, truth: dict[str, float]) -> bool:
     """Say whether an interval of the mean misses it."""
-    return statistics.bootstrap_mean(draw(rng, count), rng=rng).excludes(truth["mean"])
+    return statistics.bootstrap_mean(draw(rng, (count,)), rng=rng).excludes(truth["mean"])
 
 
 def iqm_misses(rng: np.random.Generator, draw: Draw, count: int, truth: dict[str, float]) -> bool:
     """Say whether an interval of the interquartile mean misses it."""
-    return statistics.bootstrap_iqm([draw(rng, count)], rng=rng).excludes(truth["iqm"])
+    return statistics.bootstrap_iqm([draw(rng, (count,))], rng=rng).excludes(truth["iqm"])
 
 
 def difference_misses(rng: np.random.Generator, draw: Draw, count: int, truth: dict[str, float]) -> bool:
     """Say whether an interval of a paired difference of equals misses 0."""
     del truth  # known
-    return statistics.paired_difference(draw(rng, count), draw(rng, count), rng=rng).excludes(0.0)
+    return statistics.paired_difference(draw(rng, (count,)), draw(rng, (count,)), rng=rng).excludes(0.0)
 
 
 def improvement_misses(rng: np.random.Generator, draw: Draw, count: int, truth: dict[str, float]) -> bool:
     """Say whether an interval of the probability of improvement among equals misses one half."""
     del truth  # known
-    first, second = [draw(rng, count)], [draw(rng, count)]
+    first, second = [draw(rng, (count,))], [draw(rng, (count,))]
     return statistics.probability_of_improvement(first, second, resamples=1000, rng=rng).excludes(0.5)
 
 
@@ -228,7 +299,7 @@ def coverage(report: Report, *, draws: int) -> None:
         "probability of improvement": improvement_misses,
     }
     for name, draw in VALUES.items():
-        large = draw(rng, 4_000_000)
+        large = draw(rng, (4_000_000,))
         truth = {"mean": float(large.mean()), "iqm": statistics.interquartile_mean(large)}
         for count in (32, 64):
             for kind, misses in kinds.items():

@@ -17,7 +17,6 @@ from townlet_training_core.config.loader import apply_overrides
 from townlet_training_core.config.models import SocialRewardStage, TrainingConfig
 from townlet_training_core.errors import ConfigurationError
 from townlet_training_core.evaluation.service import EvaluationService
-from townlet_training_core.evaluation.suite import suite_from_config
 from townlet_training_core.promotion.manager import PromotionServiceAdapter
 from townlet_training_core.registry import make_simulation
 from townlet_training_core.replay.service import ReplayService
@@ -41,7 +40,6 @@ class TrainingServices:
     @classmethod
     def from_config(cls, config: TrainingConfig) -> TrainingServices:
         """Compose the services of a configuration, at cycle 0; nothing is opened or made yet."""
-        evaluation = config.evaluation
 
         def simulation(*, num_envs: int | None = None, options: Mapping[str, Any] | None = None) -> Simulation:
             changed = {} if options is None else {"options": dict(options)}
@@ -52,13 +50,7 @@ class TrainingServices:
             replay=ReplayService(config),
             rollout=RolloutCaptureService(simulation),
             promotion=PromotionServiceAdapter(config.promotion),
-            evaluation=EvaluationService(
-                lambda choice, num_envs: make_simulation(choice, num_envs=num_envs),
-                suite_from_config(config.simulation, evaluation),
-                num_envs=evaluation.num_envs,
-                confidence=evaluation.confidence,
-                resamples=evaluation.resamples,
-            ),
+            evaluation=EvaluationService.from_config(config),
             make_simulation=simulation,
         )
         return services.at_cycle(config, 0)

@@ -109,8 +109,11 @@ def test_a_shard_store_has_the_same_numbers_as_its_files(town: Path, tmp_path: P
         assert getattr(store.total, name) == pytest.approx(getattr(files.total, name)), name
     assert store.total.return_mean.estimate == pytest.approx(files.total.return_mean.estimate)
     assert all(not drift.shifted for drift in compare_datasets(town, tmp_path / "store").drifts)
-    with pytest.raises(DataError, match="is a shard store"):
-        curate(tmp_path / "store", tmp_path / "x.json")
+    assert [group.name for group in store.agents] == ["unknown"]  # the manifest alone named the agents
+    curated = [
+        curate(path, tmp_path / f"good-{path.name}.json", min_timesteps=2) for path in (town, tmp_path / "store")
+    ]
+    assert [(report.total, report.accepted, report.reasons) for report in curated] == [(3, 2, {"too short": 1})] * 2
 
 
 def test_a_dataset_does_not_drift_from_itself(town: Path) -> None:

@@ -18,7 +18,7 @@ from townlet_training_core.dto.release import LegacyFlags, LookRecord
 from townlet_training_core.errors import ArtifactError, ConfigurationError, DataError, SpaceMismatchError
 from townlet_training_core.evaluation import evaluate_policy, summarise_returns
 from townlet_training_core.promotion.gate import PromotionGate, check_forgetting, judge, with_streak
-from townlet_training_core.promotion.looks import FIRST_FRESH_SEED, LookBook, look_level
+from townlet_training_core.promotion.looks import FIRST_FRESH_SEED, LookBook, look_level, spending
 from townlet_training_core.statistics import mean_lower_bound
 
 SUITE = EvaluationSuite(simulation="fake", seeds=(0,), options={"noise": 1.0, "length": 5})
@@ -242,21 +242,99 @@ def test_a_corrupt_look_book_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "{"
 
 
+def spread(mean: float, *, episodes: int = 32, sharp: float = 1.0) -> Any:
+    """Returns of a policy with the given mean: a fixed, symmetric spread around it."""
+    return mean + sharp * np.tile([-1.0, 1.0], episodes // 2)
+
+
+def test_all_looks_at_a_candidate_count_together_by_hand() -> None:
+    # Now 16 pairs of 2 and 16 of 4, before 32 pairs of -1: mean (3 * 32 - 32) / 64 = 1 over 64 pairs.
+    new, old = result(spread(3.0), label="new"), result(np.zeros(32), label="old")
+    before = {new.scenario_hash(): (-1.0,) * 32}
+    verdict = judge([(new, old)], config=PromotionConfig(margin=0.2), look=look(2), before=[before], resamples=50)
+    assert (verdict.pooled_looks, verdict.pooled_pairs) == (2, 64)
+    assert verdict.pooled_level == pytest.approx(0.05 / 6)
+    # Squares around 1: 16 * 1 + 16 * 9 + 32 * 4 = 288; quantile 2.461 of Student(63) at 0.05 / 6.
+    assert verdict.pooled_lower_bound == pytest.approx(1 - 2.4610 * math.sqrt(288 / 63 / 64), abs=1e-3)
+    alone = judge([(new, old)], config=PromotionConfig(margin=0.2), look=look(2), resamples=50)
+    assert (alone.pooled_looks, alone.pooled_pairs) == (1, 32)
+
+
+def test_passes_in_a_row_do_not_promote_what_all_looks_together_do_not_carry() -> None:
+    new, old = result(spread(1.0), label="new"), result(np.zeros(32), label="old")
+    config = PromotionConfig()
+    bad = {new.scenario_hash(): (-9.0,) * 32}
+    streak = (look(2), look(3))
+    held = with_streak(judge([(new, old)], config=config, look=look(3), before=[bad], resamples=50), streak)
+    assert (held.passed, held.pass_streak, held.decision) == (True, 2, "hold")
+    assert "all 2 looks at this candidate together: the lower bound" in held.summary
+    # Looks at other scenarios, or under other rules, say nothing about this one.
+    elsewhere = {"other": (-9.0,) * 32}
+    free = with_streak(judge([(new, old)], config=config, look=look(3), before=[elsewhere], resamples=50), streak)
+    assert (free.pooled_looks, free.decision, free.blockers) == (1, "promote", ())
+
+
+def test_the_book_keeps_the_differences_for_later_looks(fake_town: Any, dial_policy: Any, tmp_path: Path) -> None:
+    better, release = dial_policy([0.1, 0.1, 0.8]), dial_policy([0.3, 0.4, 0.3])
+    suites = [SUITE, SUITE.model_copy(update={"name": "long", "options": {"noise": 1.0, "length": 7}})]
+    for pairs in (32, 64):  # two gates, as two processes would have them
+        gate = PromotionGate(make(fake_town), suites, config=CONFIG, book=LookBook(tmp_path / "gate.json"), num_envs=8)
+        verdict = gate.ask(better, release)
+        assert (verdict.pooled_looks, verdict.pooled_pairs) == (pairs // 32, pairs)
+    other = gate.ask(dial_policy([0.1, 0.0, 0.9]), release)
+    assert (other.pooled_looks, other.pooled_pairs) == (1, 32)
+    kept = LookBook(tmp_path / "gate.json").looks(release.content_hash())
+    assert [sorted(map(len, entry.differences.values())) for entry in kept] == [[16, 16]] * 3
+    assert other.difference.estimate == pytest.approx(np.mean([np.mean(v) for v in kept[2].differences.values()]))
+
+
+def test_a_scenario_under_two_names_is_refused(fake_town: Any) -> None:
+    twice = [SUITE, SUITE.model_copy(update={"name": "again", "seeds": (7,), "action_seed": 3})]
+    with pytest.raises(ConfigurationError, match="'default' and 'again' are one scenario"):
+        PromotionGate(make(fake_town), twice, config=CONFIG, book=LookBook())
+
+
+def test_what_a_town_must_not_lose_is_guarded_by_default() -> None:
+    old = result(np.zeros(8), label="old", kpis={"attendance": [0.99] * 8, "starvation": [0.0] * 8, "gini": [0.1] * 8})
+    # Attends less and shares worse; shares are not guarded, and lateness and conflicts are not measured.
+    new = result(
+        np.arange(8) + 5.0, label="new", kpis={"attendance": [0.76] * 8, "starvation": [0.0] * 8, "gini": [0.3] * 8}
+    )
+    verdict = judge([(new, old)], config=PromotionConfig(), look=look(), resamples=50)
+    assert [(rail.kpi, rail.status) for rail in verdict.guardrails] == [
+        ("attendance", "regressed"),
+        ("starvation", "ok"),
+    ]
+    assert "attendance: worse by 0.23, tolerated are 0.05 (higher is better)" in verdict.summary
+    assert judge([(new, old)], config=PromotionConfig(kpis=()), look=look(), resamples=50).passed
+    # A second scenario without them does not switch them off.
+    bare = (result(np.arange(8) + 5.0, label="new", name="b"), result(np.zeros(8), label="old", name="b"))
+    assert not judge([bare, (new, old)], config=PromotionConfig(), look=look(), resamples=50).passed
+
+
 @pytest.mark.deep
 def test_two_thousand_gates_keep_their_word() -> None:
     """2,000 gates over equals, asked ten times each, and 2,000 over a gain of half a deviation, asked twice."""
     rng = np.random.default_rng(3)
     config = PromotionConfig()
 
-    def promoted(gain: float, looks: int) -> bool:
-        streak = 0
+    def promoted(draw: Any, gain: float, looks: int) -> bool:
+        streak, everything = 0, np.empty(0)
         for number in range(1, looks + 1):
             level = look_level(number, alpha=config.alpha, required_passes=config.required_passes)
-            differences = gain + rng.normal(size=config.episodes)
+            differences = gain + draw(rng, config.episodes)
+            everything = np.concatenate([everything, differences])
             streak = streak + 1 if mean_lower_bound([differences], alpha=level) > config.margin else 0
-            if streak == config.required_passes:
+            together = mean_lower_bound([everything], alpha=config.alpha * spending(number))
+            if streak >= config.required_passes and together > config.margin:
                 return True
         return False
 
-    assert sum(promoted(0.0, 10) for _ in range(2000)) < 0.05 * 2000
-    assert sum(promoted(0.5, config.required_passes) for _ in range(2000)) > 0.9 * 2000
+    deviation = math.sqrt((math.e - 1) * math.e)
+    shapes = {
+        "normal": lambda rng, n: rng.normal(size=n),
+        "lognormal, skewed down": lambda rng, n: (math.sqrt(math.e) - np.exp(rng.normal(size=n))) / deviation,
+    }
+    for name, draw in shapes.items():
+        assert sum(promoted(draw, 0.0, 10) for _ in range(2000)) < 0.05 * 2000, name
+        assert sum(promoted(draw, 0.5, config.required_passes) for _ in range(2000)) > 0.9 * 2000, name

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib import resources
@@ -346,42 +347,66 @@ def test_numbers_are_short(value: float, text: str) -> None:
 
 # -- in a browser ---------------------------------------------------------------------------------------------
 
+ROOT = Path(__file__).resolve().parents[4]
+AXE = ROOT / ".axe/node_modules/axe-core/axe.min.js"
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs a Chromium on PATH")
 
 
-def visit(page: Path, folder: Path) -> tuple[str, str, list[str]]:
-    """Open a page headless; return its document, the browser's log, and what the page asked the network for."""
-    assert BROWSER is not None
-    log = folder / "net.json"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    files = [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--enable-logging=stderr"]
-    command = [BROWSER, *flags, *files, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    recorded = json.loads(log.read_text())
-    started = recorded["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    requests = [event["params"] for event in recorded["events"] if event["type"] == started and "params" in event]
-    # What the browser asks for on its own account has no origin.
-    asked = [item["url"] for item in requests if item.get("initiator", "not an origin") != "not an origin"]
-    return done.stdout, done.stderr, [url for url in asked if not url.startswith(("file:", "data:"))]
+def look_at(page: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Open a page in every view, in a process of its own; return exit code and what was found."""
+    command = [sys.executable, str(ROOT / "tests/check_report.py"), str(page), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
 
 
 @pytest.mark.deep
-@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+@needs_browser
 def test_a_browser_opens_it_without_a_word_and_without_a_request(make_run: MakeRun, tmp_path: Path) -> None:
     target = write_report([make_run("one"), make_run("two", seed=1)], tmp_path / "report.html")
-    document, log, asked = visit(target, tmp_path)
-    assert ">All numbers</h2>" in document
-    assert "CONSOLE" not in log
-    assert asked == []
+    assert target.stat().st_size < 3_000_000  # 200 epochs each
+    code, found = look_at(target, "--pictures", str(tmp_path / "pictures"))
+    assert found["faults"] == []
+    assert code == 0
+    assert sorted(found["views"]) == ["dark", "light", "phone", "phone dark"]
+    keyboard = found["views"]["light"]["keyboard"]
+    assert keyboard["first"] == "Skip to the content"
+    assert keyboard["stops"] > 20
+    assert keyboard["opened"] == 1
+    pictures = {path.stem: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert len(set(pictures.values())) == 4
+    assert all(picture[:4] == b"\x89PNG" for picture in pictures.values())
 
 
 @pytest.mark.deep
-@pytest.mark.skipif(BROWSER is None, reason="needs a Chromium")
+@needs_browser
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core; `make axe` installs it where npm is")
+def test_axe_finds_no_serious_fault(make_run: MakeRun, tmp_path: Path) -> None:
+    target = write_report([make_run("one"), make_run("two", seed=1)], tmp_path / "report.html")
+    code, found = look_at(target, "--axe", str(AXE))
+    assert [view["violations"] for view in found["views"].values()] == [[]] * 4  # not even a minor one
+    assert code == 0
+
+
+@pytest.mark.deep
+@needs_browser
 def test_the_browser_check_would_notice(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text('<body><img src="http://127.0.0.1:9/x.png"><script>console.error("loud")</script></body>')
-    _, log, asked = visit(page, tmp_path)
-    assert "loud" in log
-    assert asked == ["http://127.0.0.1:9/x.png"]
+    page.write_text(
+        '<html><body><img src="http://127.0.0.1:9/x.png"><p style="width: 3000px">wide</p>'
+        '<details><summary>fold</summary><p style="color: #bbb; background: #fff">pale</p></details>'
+        '<a href="#" style="outline: none">mute</a>'
+        '<script>console.error("loud")</script></body></html>'
+    )
+    code, found = look_at(page, *(("--axe", str(AXE)) if AXE.is_file() else ()))
+    assert code == 1
+    text = "\n".join(found["faults"])
+    for fault in ("loud", "http://127.0.0.1:9/x.png", "px too wide", "'mute', 'seen': True, 'marked': False"):
+        assert fault in text
+    if AXE.is_file():
+        assert "phone: serious color-contrast" in text
+        assert "phone: critical image-alt" in text

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from townlet_training_core.config.models import SimulationChoice
+from townlet_training_core.config.models import EvaluationConfig, SimulationChoice, TrainingConfig
 from townlet_training_core.dto.evaluation import EvaluationSuite
 from townlet_training_core.errors import ArtifactError
 from townlet_training_core.evaluation import EvaluationService, evaluate_policy
+from townlet_training_core.evaluation import service as service_module
 from townlet_training_core.evaluation.parallel import _shared_cores
+from townlet_training_core.evaluation.scoreboard import score_run
+from townlet_training_core.registry import make_policy
+from townlet_training_core.runs import RunDirectory
 
 SUITE = EvaluationSuite(simulation="fake", options={"noise": 1.0}, seeds=tuple(range(100, 107)))
 
@@ -103,3 +107,35 @@ def test_a_corrupt_cache_names_the_file(fake_town: Any, dial_policy: Any, tmp_pa
     path.write_text(sound.replace(policy.content_hash(), "0" * 64))
     with pytest.raises(ArtifactError, match="belongs to something else"):
         EvaluationService(Maker(fake_town), SUITE, num_envs=7, directory=tmp_path).evaluate(policy, label="x")
+
+
+def test_the_scoreboard_plays_nothing_that_the_run_has_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(
+        simulation=SimulationChoice(name="gymnasium", options={"env": "CartPole-v1"}),
+        evaluation=EvaluationConfig(episodes=4, num_envs=4, max_steps=20),
+    )
+    played: list[str] = []
+
+    def spy(*arguments: Any, **keywords: Any) -> Any:
+        played.append(arguments[1].name)
+        return evaluate_policy(*arguments, **keywords)
+
+    monkeypatch.setattr(service_module, "evaluate_policy", spy)
+    with RunDirectory.create(tmp_path, run_id="one") as run:
+        run.write_manifest({"strategy": "anneal", "config": config.model_dump(mode="json")})
+        assert score_run(run) is None  # nothing was trained
+        # A registered name stands where a checkpoint's path does.
+        run.write_result("anneal", {"checkpoint": "x", "stages": []})
+        monkeypatch.setattr("townlet_training_core.evaluation.scoreboard.make_policy", lambda _: make_policy("random"))
+        alone = score_run(run)
+        assert played == ["random"]
+        service = EvaluationService.from_config(config)
+        service.evaluate(make_policy("random"), label="during training")
+        assert played == ["random"] * 2
+        shared = score_run(run, service=service)
+    assert played == ["random"] * 2
+    assert alone == shared
+    assert shared is not None
+    assert [score.label for score in shared.scores] == ["random", "final"]

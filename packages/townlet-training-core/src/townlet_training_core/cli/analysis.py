@@ -20,7 +20,7 @@ from townlet_training_core.errors import ConfigurationError
 
 __all__ = ["app", "register"]
 
-DatasetArgument = Annotated[Path, typer.Argument(help="Manifest, capture folder or shard store.")]
+DatasetArgument = Annotated[Path, typer.Argument(help="Manifest, capture folder, shard store or curation.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw it into this PNG.")]
 
 
@@ -150,11 +150,15 @@ def curate(
         float | None, typer.Option("--min-reward", help="A smaller summed reward is rejected.")
     ] = None,
     min_actions: Annotated[int, typer.Option("--min-actions", min=1, help="Fewer different actions are rejected.")] = 1,
-    reject: Annotated[list[str] | None, typer.Option("--reject", help="Reject files of this pattern.")] = None,
-    accept: Annotated[list[str] | None, typer.Option("--accept", help="Accept files of this pattern.")] = None,
+    reject: Annotated[
+        list[str] | None, typer.Option("--reject", help="Reject files (trajectories) of this pattern.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option("--accept", help="Accept files (trajectories) of this pattern.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accept or reject samples; loaders leave rejected ones out."""
+    """Accept or reject samples, or the trajectories of a shard store; loaders leave rejected ones out."""
     from townlet_training_core.replay.curation import curate as curate_dataset
 
     report = curate_dataset(
@@ -175,7 +179,9 @@ def curate(
 
 
 def merge(
-    datasets: Annotated[list[Path], typer.Argument(help="Manifests, or folders with one.")],
+    datasets: Annotated[
+        list[Path], typer.Argument(help="Manifests, or folders with one; or shard stores and curations.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Manifest to write.")],
     as_json: JsonOption = False,
 ) -> None:

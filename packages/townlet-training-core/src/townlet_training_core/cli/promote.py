@@ -16,11 +16,13 @@ from rich.table import Table
 
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
 from townlet_training_core.config.loader import load_config
+from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.dto.release import AuditEntry, LegacyFlags, PromotionVerdict
 from townlet_training_core.errors import ArtifactError, ConfigurationError, InterruptedRunError
 from townlet_training_core.evaluation import suite_from_config
 from townlet_training_core.evaluation.scenarios import load_suites
 from townlet_training_core.files import atomic_write_text
+from townlet_training_core.policy.port import Policy
 from townlet_training_core.promotion import PromotionGate, ReleaseRegistry
 
 __all__ = ["app"]
@@ -51,6 +53,7 @@ def evaluate(
         int | None,
         typer.Option("--looks", min=1, help="Looks at most; a failed one ends it. Default: promotion.required_passes."),
     ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that play.")] = 1,
     forgetting_margin: Annotated[
         float, typer.Option("--forgetting-margin", min=0.0, help="Tolerated loss against earlier releases.")
     ] = 0.0,
@@ -61,7 +64,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Put a candidate to the test against the release; exit code 0 says promote, 1 says hold."""
-    from townlet_training_core.evaluation.parallel import simulation_maker
+    from townlet_training_core.evaluation.parallel import evaluate_spec, simulation_maker
     from townlet_training_core.registry import make_policy
 
     loaded = load_config(config, overrides=overrides or ())
@@ -78,12 +81,19 @@ def evaluate(
     else:
         release_label = baseline
     new, old = make_policy(candidate), make_policy(baseline)
+    envs = loaded.evaluation.num_envs
+
+    def over_processes(policy: Policy, suite: EvaluationSuite, label: str) -> EvaluationResult:
+        spec = candidate if policy is new else str(baseline)
+        return evaluate_spec(spec, suite=suite, label=label, num_envs=envs, workers=workers)
+
     gate = PromotionGate(
         simulation_maker,
         load_suites(suites, loaded),
         config=loaded.promotion,
         book=registry.look_book(),
-        num_envs=loaded.evaluation.num_envs,
+        num_envs=envs,
+        play=over_processes if workers > 1 else None,
     )
     flags = None if legacy is None else _legacy_flags(legacy)
     golden = registry.golden()

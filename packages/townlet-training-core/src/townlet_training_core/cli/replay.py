@@ -20,7 +20,7 @@ __all__ = ["ExportFormat", "app"]
 app = typer.Typer(no_args_is_help=True, help="Look into replay data, convert it, compare it.")
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="Shard store, manifest, capture folder or npz file.", show_default=False)
+    Path, typer.Argument(help="Shard store, curation, manifest, capture folder or npz file.", show_default=False)
 ]
 
 
@@ -37,12 +37,19 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a dataset holds."""
+    from townlet_training_core.replay.curated import CuratedStores
     from townlet_training_core.replay.openers import open_transitions, replay_kind
     from townlet_training_core.replay.shards import ShardStore
-    from townlet_training_core.replay.transitions import require_finite
+    from townlet_training_core.replay.transitions import TransitionDataset, require_finite
 
     kind, path = replay_kind(source)
-    dataset = ShardStore.open(path, verify=verify) if kind == "store" else open_transitions(path)
+    dataset: TransitionDataset
+    if kind == "store":
+        dataset = ShardStore.open(path, verify=verify)
+    elif kind == "curation":
+        dataset = CuratedStores.open(path, verify=verify)
+    else:
+        dataset = open_transitions(path)
     if verify:
         require_finite(dataset)
     lengths = dataset.offsets[1:] - dataset.offsets[:-1]

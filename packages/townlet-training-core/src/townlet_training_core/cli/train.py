@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -21,6 +21,9 @@ from townlet_training_core.orchestrator import TrainingOrchestrator
 from townlet_training_core.runs import RunDirectory, new_run_id
 from townlet_training_core.telemetry.events import NullProgress
 from townlet_training_core.telemetry.progress import terminal_progress
+
+if TYPE_CHECKING:
+    from townlet_training_core.evaluation.service import EvaluationService  # a type only: `--help` stays quick
 
 __all__ = ["app"]
 
@@ -69,6 +72,7 @@ def train(
         fields[key] = yaml.safe_load(text)
     stop = threading.Event()
     options: dict[str, Any] = {"progress": NullProgress() if quiet else terminal_progress(), "stop": stop}
+    service: EvaluationService | None = None
     if resume is not None:
         refused = {
             "a strategy": strategy,
@@ -92,18 +96,18 @@ def train(
         run_id = run_id or new_run_id(strategy)
         with _saving_on_signals(stop, runs_dir / run_id):
             trainer.run(strategy, run_id=run_id, **fields)
-        run = RunDirectory.read(runs_dir / run_id)
-    _finish(run, evaluate=evaluate, quiet=quiet)
+        run, service = RunDirectory.read(runs_dir / run_id), trainer.services.evaluation
+    _finish(run, evaluate=evaluate, quiet=quiet, service=service)
 
 
-def _finish(run: RunDirectory, *, evaluate: bool, quiet: bool) -> None:
+def _finish(run: RunDirectory, *, evaluate: bool, quiet: bool, service: EvaluationService | None) -> None:
     """Evaluate the run's policies beside random and expert play, draw the curves, print the table."""
     from townlet_training_core.evaluation.scoreboard import score_run
     from townlet_training_core.telemetry.curves import draw_curves
 
     console = Console()
     if evaluate:
-        scoreboard = score_run(run)
+        scoreboard = score_run(run, service=service)
         if scoreboard is not None and not quiet:
             console.print(scoreboard_table(scoreboard))
     picture = draw_curves(run)

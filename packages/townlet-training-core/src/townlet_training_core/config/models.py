@@ -263,8 +263,17 @@ class PromotionConfig(_Section):
     alpha: float = Field(
         0.05, gt=0.0, lt=1.0, description="Bound on the rate of false promotions, however often asked."
     )
-    episodes: int = Field(64, ge=4, description="Paired episodes per look.")
-    kpis: tuple[KpiGuardrail, ...] = Field((), description="Indicators that must not regress.")
+    episodes: int = Field(
+        256, ge=4, description="Paired episodes per look; disasters rarer than about 3 in all looks stay unseen."
+    )
+    kpis: tuple[KpiGuardrail, ...] | None = Field(
+        None,
+        description=(
+            "Indicators that must not regress; one that is not measured blocks. null guards those that are measured of "
+            "attendance and lateness (0.05 of the shifts), starvation (0.1) and conflicts (0.5 per agent and day); "
+            "[] guards none."
+        ),
+    )
 
 
 class TrainingConfig(_Section):

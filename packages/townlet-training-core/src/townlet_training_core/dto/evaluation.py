@@ -131,6 +131,11 @@ class EvaluationResult(Record):
         """Hash of suite (without action streams) and rules: equal ones may be paired by seed."""
         return _digest([self.suite.world_hash(), self.simulation, self.rules_hash])
 
+    def scenario_hash(self) -> str:
+        """Hash of scenario and rules without any seeds: episodes of equal ones are draws from one distribution."""
+        scenario = self.suite.model_dump(mode="json", exclude={"seeds", "action_seed"})
+        return _digest([scenario, self.simulation, self.rules_hash])
+
 
 class SuiteAggregate(Record):
     """One policy over several suites."""

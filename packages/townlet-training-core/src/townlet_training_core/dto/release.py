@@ -74,6 +74,10 @@ class LookRecord(Record):
     first_seed: int = Field(ge=0, description="First of the fresh seeds.")
     episodes: int = Field(ge=1, description="Fresh seeds per suite.")
     passed: bool | None = Field(None, description="Outcome; null while it is played, or when it was broken off.")
+    differences: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict,
+        description="Paired differences in return by hash of suite and rules, for later looks at the candidate.",
+    )
 
 
 class PromotionVerdict(Record):
@@ -92,6 +96,10 @@ class PromotionVerdict(Record):
     margin: float = Field(ge=0, description="What the bound must clear, in return per agent and episode.")
     lower_bound: float = Field(description="One-sided lower bound of the paired difference at this level.")
     difference: IntervalDTO = Field(description="Mean paired difference over the suites with its interval.")
+    pooled_looks: int = Field(1, ge=1, description="Looks at this candidate on these suites, this one included.")
+    pooled_pairs: int | None = Field(None, description="Pairs of all these looks together; null in older verdicts.")
+    pooled_level: float | None = Field(None, description="One-sided error of the bound over all these looks.")
+    pooled_lower_bound: float | None = Field(None, description="Lower bound of the difference over all these looks.")
     pass_streak: int = Field(ge=0, description="Consecutive passes of this candidate, this look included.")
     required_passes: int = Field(ge=1, description="Consecutive passes on fresh seeds that promote.")
     comparisons: tuple[PairedComparison, ...] = Field(description="One per suite.")
@@ -99,7 +107,7 @@ class PromotionVerdict(Record):
     forgetting: tuple[ForgettingVerdict, ...] = Field((), description="One per earlier release and golden suite.")
     legacy: LegacyFlags | None = Field(None, description="The predecessor's flags, where there are any.")
     legacy_status: Literal["PASS", "HOLD", "FAIL"] | None = Field(None, description="What they would have said.")
-    blockers: tuple[str, ...] = Field((), description="Why this look did not pass, one sentence each.")
+    blockers: tuple[str, ...] = Field((), description="Why this look did not pass, or passes do not promote.")
     summary: str = Field(description="The verdict in one sentence.")
 
 

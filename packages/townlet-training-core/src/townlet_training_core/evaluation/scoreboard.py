@@ -10,15 +10,20 @@ from townlet_training_core.dto.evaluation import EvaluationResult
 from townlet_training_core.dto.scoreboard import Score, Scoreboard
 from townlet_training_core.evaluation.compare import compare_paired
 from townlet_training_core.evaluation.service import EvaluationService
-from townlet_training_core.evaluation.suite import suite_from_config
-from townlet_training_core.registry import make_policy, make_simulation
+from townlet_training_core.registry import make_policy
 from townlet_training_core.runs import RunDirectory
 
 __all__ = ["score_run"]
 
 
-def score_run(run: RunDirectory) -> Scoreboard | None:
+def score_run(run: RunDirectory, *, service: EvaluationService | None = None) -> Scoreboard | None:
     """Evaluate the policies of a run and write ``results/evaluation/<label>.json`` and ``results/scoreboard.json``.
+
+    Parameters
+    ----------
+    service:
+        The one that the run was trained with, so that what it evaluated is not played again; it is closed. Made
+        from the run's configuration when ``None``.
 
     Returns ``None`` for a run without a checkpoint: a strategy that trains no policy has nothing to score.
     """
@@ -28,18 +33,12 @@ def score_run(run: RunDirectory) -> Scoreboard | None:
         return None
     config = validated(TrainingConfig, manifest["config"], source=str(run.path / "run.json"), prefix="config")
     evaluation = config.evaluation
-    with EvaluationService(
-        lambda choice, num_envs: make_simulation(choice, num_envs=num_envs),
-        suite_from_config(config.simulation, evaluation),
-        num_envs=evaluation.num_envs,
-        confidence=evaluation.confidence,
-        resamples=evaluation.resamples,
-    ) as service:
+    with service or EvaluationService.from_config(config) as player:
         policies = {"random": "random"}
-        if callable(getattr(service.simulation, "expert_actions", None)):
+        if callable(getattr(player.simulation, "expert_actions", None)):
             policies["expert"] = "scripted"
         policies |= checkpoints
-        results = {label: service.evaluate(make_policy(spec), label=label) for label, spec in policies.items()}
+        results = {label: player.evaluate(make_policy(spec), label=label) for label, spec in policies.items()}
     files = {
         label: run.write_result(f"evaluation/{label}", result.model_dump(mode="json"))
         for label, result in results.items()

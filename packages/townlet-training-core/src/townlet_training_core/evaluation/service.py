@@ -10,12 +10,13 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from townlet_training_core.config.models import SimulationChoice
+from townlet_training_core.config.models import SimulationChoice, TrainingConfig
 from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.errors import ArtifactError
-from townlet_training_core.evaluation.suite import evaluate_policy, merge_results
+from townlet_training_core.evaluation.suite import evaluate_policy, merge_results, suite_from_config
 from townlet_training_core.files import atomic_write_text
 from townlet_training_core.policy.port import Policy
+from townlet_training_core.registry import make_simulation
 from townlet_training_core.simulation.port import Simulation
 
 __all__ = ["EvaluationService", "MakeSimulation", "read_result"]
@@ -67,6 +68,18 @@ class EvaluationService:
         self._resamples = resamples
         self._simulation: Simulation | None = None
         self._memory: dict[str, EvaluationResult] = {}
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> EvaluationService:
+        """Make the service that a configuration describes; nothing is opened yet."""
+        evaluation = config.evaluation
+        return cls(
+            _registered,
+            suite_from_config(config.simulation, evaluation),
+            num_envs=evaluation.num_envs,
+            confidence=evaluation.confidence,
+            resamples=evaluation.resamples,
+        )
 
     @property
     def simulation(self) -> Simulation:
@@ -163,6 +176,11 @@ def read_result(path: Path) -> EvaluationResult:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
         msg = f"{str(path)!r} is not a sound evaluation result: {reason}; delete it or evaluate again"
         raise ArtifactError(msg) from error
+
+
+def _registered(choice: SimulationChoice, /, *, num_envs: int) -> Simulation:
+    made: Simulation = make_simulation(choice, num_envs=num_envs)
+    return made
 
 
 def _path(directory: Path, policy_hash: str, piece: EvaluationSuite, rules: str) -> Path:

@@ -6,43 +6,59 @@ A *look* plays candidate and release on the same fresh seeds, with independent a
 2. no guarded indicator regressed by more than its margin, and
 3. nothing that an earlier release could do is forgotten.
 
-``required_passes`` passes of one candidate in a row promote it. The levels of the looks spend ``alpha`` over
-an unlimited number of questions (:func:`~townlet_training_core.promotion.looks.look_level`), so asking again and
-again, with one candidate or with many, does not wear the gate down. The bound presumes that the mean of the
-paired differences over a look's episodes is about normal; ``benchmarks/bench_gate.py`` measures how well that
-holds for skewed and heavy-tailed returns.
+``required_passes`` passes of one candidate in a row promote it, where all looks ever taken at it, the failed ones
+too, clear the margin together. The levels of the looks spend ``alpha`` over an unlimited number of questions
+(:func:`~townlet_training_core.promotion.looks.look_level`), so asking again and again, with one candidate or with
+many, does not wear the gate down. The bounds presume that means over a look's episodes are about normal; that all
+looks count together keeps the promise where they are not: a disaster that was seen once is not forgotten by asking
+again. ``benchmarks/bench_gate.py`` measures it for skewed, heavy-tailed and lumpy returns.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
 
 from townlet_training_core import statistics
-from townlet_training_core.config.models import KpiGuardrail, PromotionConfig, SimulationChoice
+from townlet_training_core.config.models import PromotionConfig, SimulationChoice
 from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.dto.release import (
     ForgettingVerdict,
-    GuardrailVerdict,
     LegacyFlags,
     LookRecord,
     PromotionVerdict,
 )
 from townlet_training_core.errors import ConfigurationError
 from townlet_training_core.evaluation import compare_paired, evaluate_policy, interval_of
-from townlet_training_core.evaluation.compare import kpi_differences
 from townlet_training_core.evaluation.service import MakeSimulation
 from townlet_training_core.policy.port import Policy
+from townlet_training_core.promotion.checks import (
+    DEFAULT_GUARDRAILS,
+    Pair,
+    check_default_guardrails,
+    check_forgetting,
+    check_guardrails,
+)
 from townlet_training_core.promotion.looks import LookBook, look_level, spending
 from townlet_training_core.simulation.port import Simulation
 
-__all__ = ["PromotionGate", "check_forgetting", "check_guardrails", "judge", "look_level"]
+__all__ = [
+    "DEFAULT_GUARDRAILS",
+    "PromotionGate",
+    "check_forgetting",
+    "check_guardrails",
+    "judge",
+    "look_level",
+    "paired_differences",
+    "with_streak",
+]
 
-Pair = tuple[EvaluationResult, EvaluationResult]
+Play = Callable[[Policy, EvaluationSuite, str], EvaluationResult]
+"""Lets a policy play a suite under a label."""
 
 
 class PromotionGate:
@@ -60,6 +76,8 @@ class PromotionGate:
         Where looks are counted; share it between everything that asks about the same releases.
     num_envs:
         Environments stepped together.
+    play:
+        Plays the looks, over processes for instance; in the simulations that ``make_simulation`` makes when ``None``.
     """
 
     def __init__(
@@ -70,15 +88,25 @@ class PromotionGate:
         config: PromotionConfig,
         book: LookBook,
         num_envs: int = 32,
+        play: Play | None = None,
     ) -> None:
         if not suites:
             msg = "the gate needs at least one suite to play"
             raise ConfigurationError(msg)
+        for at, suite in enumerate(suites):
+            for other in suites[:at]:
+                if _without_seeds(suite) == _without_seeds(other):
+                    msg = (
+                        f"suites {other.name!r} and {suite.name!r} are one scenario, which would count twice: "
+                        "the gate gives all suites the same fresh seeds; name one, and raise promotion.episodes"
+                    )
+                    raise ConfigurationError(msg)
         self._make_simulation = make_simulation
         self._suites = tuple(suites)
         self._config = config
         self._book = book
         self._num_envs = num_envs
+        self._play = play
 
     def ask(
         self,
@@ -125,14 +153,26 @@ class PromotionGate:
                 fresh = [suite.model_copy(update={"seeds": seeds, "action_seed": stream}) for stream in (1, 0)]
                 pairs.append(
                     (
-                        evaluate_policy(simulation, candidate, suite=fresh[0], label=label),
-                        evaluate_policy(simulation, release, suite=fresh[1], label=release_label),
+                        self._evaluate(simulation, candidate, fresh[0], label),
+                        self._evaluate(simulation, release, fresh[1], release_label),
                     )
                 )
         forgetting = self._forgetting(candidate, label, golden, margin=forgetting_margin)
-        verdict = judge(pairs, config=config, look=look, forgetting=forgetting, legacy=legacy)
-        streak = self._book.complete(look, release_hash=release_hash, passed=verdict.passed)
+        before = [
+            entry.differences
+            for entry in self._book.looks(release_hash)
+            if entry.candidate_hash == candidate_hash and entry.look != look.look
+        ]
+        verdict = judge(pairs, config=config, look=look, before=before, forgetting=forgetting, legacy=legacy)
+        streak = self._book.complete(
+            look, release_hash=release_hash, passed=verdict.passed, differences=paired_differences(pairs)
+        )
         return with_streak(verdict, streak)
+
+    def _evaluate(self, simulation: Simulation, policy: Policy, suite: EvaluationSuite, label: str) -> EvaluationResult:
+        if self._play is not None:
+            return self._play(policy, suite, label)
+        return evaluate_policy(simulation, policy, suite=suite, label=label)
 
     def _open(self, suite: EvaluationSuite, stack: ExitStack) -> Simulation:
         count = min(self._num_envs, self._config.episodes)
@@ -150,7 +190,7 @@ class PromotionGate:
             if key not in results:
                 with ExitStack() as stack:
                     simulation = self._open(earlier.suite, stack)
-                    results[key] = evaluate_policy(simulation, candidate, suite=earlier.suite, label=label)
+                    results[key] = self._evaluate(simulation, candidate, earlier.suite, label)
         pairs = [(digest, results[earlier.suite.content_hash()], earlier) for digest, earlier in golden]
         return check_forgetting(pairs, margin=margin)
 
@@ -166,16 +206,35 @@ def _hashes(policies: tuple[Policy, Policy], simulations: Sequence[Simulation]) 
     return hashes[0], hashes[1]
 
 
+def _without_seeds(suite: EvaluationSuite) -> EvaluationSuite:
+    return suite.model_copy(update={"name": "same", "seeds": (0,), "action_seed": 0})
+
+
+def paired_differences(pairs: Sequence[Pair]) -> dict[str, tuple[float, ...]]:
+    """Return candidate minus release by scenario, as the look book keeps them."""
+    return {
+        first.scenario_hash(): tuple(a - b for a, b in zip(first.returns, second.returns, strict=True))
+        for first, second in pairs
+    }
+
+
 def judge(
     pairs: Sequence[Pair],
     *,
     config: PromotionConfig,
     look: LookRecord,
+    before: Sequence[Mapping[str, Sequence[float]]] = (),
     forgetting: Sequence[ForgettingVerdict] = (),
     legacy: LegacyFlags | None = None,
     resamples: int = 2000,
 ) -> PromotionVerdict:
     """Judge one look from (candidate, release) results, one pair per suite; the streak counts this look only.
+
+    Parameters
+    ----------
+    before:
+        Differences of earlier looks at this candidate (:func:`paired_differences`), passed or not. Looks at other
+        scenarios or under other rules are left out.
 
     Raises
     ------
@@ -185,8 +244,15 @@ def judge(
     comparisons = tuple(compare_paired(first, second, resamples=resamples) for first, second in pairs)
     differences = [np.array(first.returns) - np.array(second.returns) for first, second in pairs]
     bound = statistics.mean_lower_bound(differences, alpha=look.level)
+    now = paired_differences(pairs)
+    alike = [now, *(earlier for earlier in before if earlier.keys() == now.keys())]
+    pooled = [[value for one in alike for value in one[key]] for key in now]
+    pooled_level = config.alpha * spending(look.look)
     difference = statistics.stratified_bootstrap(differences, lambda x: float(x.mean()), resamples=min(resamples, 500))
-    guardrails = check_guardrails(pairs, config.kpis, resamples=resamples)
+    if config.kpis is None:
+        guardrails = check_default_guardrails(pairs, resamples=resamples)
+    else:
+        guardrails = check_guardrails(pairs, config.kpis, resamples=resamples)
     candidate, baseline = pairs[0]
     blockers = []
     if not bound > config.margin:
@@ -220,6 +286,10 @@ def judge(
         margin=config.margin,
         lower_bound=bound,
         difference=interval_of(difference),
+        pooled_looks=len(alike),
+        pooled_pairs=sum(map(len, pooled)),
+        pooled_level=pooled_level,
+        pooled_lower_bound=statistics.mean_lower_bound(pooled, alpha=pooled_level),
         pass_streak=0,
         required_passes=config.required_passes,
         comparisons=comparisons,
@@ -236,68 +306,29 @@ def judge(
 def with_streak(verdict: PromotionVerdict, streak: Sequence[LookRecord]) -> PromotionVerdict:
     """Complete a verdict by the candidate's streak of passed looks that ends with it.
 
-    The streak promotes when it is long enough and its looks together were strict enough: when the required
-    number of passes was changed between looks, a longer streak may be needed.
+    The streak promotes when it is long enough, its looks together were strict enough (when the required number of
+    passes was changed between looks, a longer streak may be needed), and all looks at the candidate clear the margin
+    together.
     """
     enough = any(
         len(streak) - start >= verdict.required_passes
         and math.prod(look.level for look in streak[start:]) <= verdict.alpha * spending(streak[start].look) * 1.000001
         for start in range(len(streak))
     )
-    completed = verdict.model_copy(update={"pass_streak": len(streak), "decision": "promote" if enough else "hold"})
+    bound = verdict.pooled_lower_bound
+    blockers = verdict.blockers
+    if enough and bound is not None and not bound > verdict.margin:
+        enough = False
+        blockers = (
+            *blockers,
+            f"all {verdict.pooled_looks} looks at this candidate together: the lower bound {bound:.4g} of the "
+            f"difference over {verdict.pooled_pairs} pairs does not clear the margin {verdict.margin:g} at level "
+            f"{verdict.pooled_level:.3g}",
+        )
+    completed = verdict.model_copy(
+        update={"pass_streak": len(streak), "decision": "promote" if enough else "hold", "blockers": blockers}
+    )
     return completed.model_copy(update={"summary": _sentence(completed)})
-
-
-def check_guardrails(
-    pairs: Sequence[Pair], guardrails: Sequence[KpiGuardrail], *, resamples: int = 2000
-) -> tuple[GuardrailVerdict, ...]:
-    """Compare the guarded indicators; episodes without a value on either side are left out."""
-    verdicts = []
-    for rail in guardrails:
-        sign = 1.0 if rail.direction == "higher_is_better" else -1.0
-        found = [kpi_differences(first, second).get(rail.kpi) for first, second in pairs]
-        measured = [sign * values for values in found if values is not None]
-        if len(measured) < len(pairs):
-            verdicts.append(
-                GuardrailVerdict(
-                    kpi=rail.kpi, direction=rail.direction, margin=rail.margin, difference=None, status="missing"
-                )
-            )
-            continue
-        interval = statistics.bootstrap_means(measured, resamples=resamples)
-        regressed = interval.estimate < -rail.margin
-        verdicts.append(
-            GuardrailVerdict(
-                kpi=rail.kpi,
-                direction=rail.direction,
-                margin=rail.margin,
-                difference=interval_of(interval),
-                status="regressed" if regressed else "ok" if interval.low >= -rail.margin else "unclear",
-            )
-        )
-    return tuple(verdicts)
-
-
-def check_forgetting(
-    pairs: Sequence[tuple[str, EvaluationResult, EvaluationResult]], *, margin: float = 0.0
-) -> tuple[ForgettingVerdict, ...]:
-    """Compare a candidate with what earlier releases reached on their golden suites.
-
-    ``pairs`` holds (digest, candidate's result, earlier result). Intervals are Bonferroni-corrected for the
-    number of pairs, so that a long history does not block by chance.
-    """
-    verdicts = []
-    for digest, candidate, earlier in pairs:
-        comparison = compare_paired(candidate, earlier, confidence=1.0 - 0.05 / len(pairs))
-        verdicts.append(
-            ForgettingVerdict(
-                release=digest,
-                suite=earlier.suite.name,
-                difference=comparison.difference,
-                forgotten=comparison.difference.high < -margin,
-            )
-        )
-    return tuple(verdicts)
 
 
 def _sentence(verdict: PromotionVerdict) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -87,11 +87,19 @@ class LookBook:
             )
         return look
 
-    def complete(self, look: LookRecord, *, release_hash: str, passed: bool) -> tuple[LookRecord, ...]:
+    def complete(
+        self,
+        look: LookRecord,
+        *,
+        release_hash: str,
+        passed: bool,
+        differences: Mapping[str, Sequence[float]] | None = None,
+    ) -> tuple[LookRecord, ...]:
         """Write down the outcome of a look; return the candidate's streak of passes that ends with it."""
+        known = {key: tuple(values) for key, values in (differences or {}).items()}
         with self._locked() as pages:
             looks = list(pages.looks.get(release_hash, ()))
-            looks[look.look - 1] = look.model_copy(update={"passed": passed})
+            looks[look.look - 1] = look.model_copy(update={"passed": passed, "differences": known})
             self._write(pages.model_copy(update={"looks": {**pages.looks, release_hash: tuple(looks)}}))
         streak: list[LookRecord] = []
         for entry in reversed([e for e in looks[: look.look] if e.candidate_hash == look.candidate_hash]):

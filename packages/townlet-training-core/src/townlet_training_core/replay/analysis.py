@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,12 @@ from townlet_training_core import statistics
 from townlet_training_core.dto.analysis import DatasetComparison, DatasetStats, Drift, GroupStats
 from townlet_training_core.dto.evaluation import IntervalDTO
 from townlet_training_core.errors import DataError, MissingFileError, NonFiniteError, SpaceMismatchError
+from townlet_training_core.replay.curated import CuratedStores, agent_of_trajectory, is_curation, read_curation
 from townlet_training_core.replay.manifest import ManifestEntry, load_manifest
 from townlet_training_core.replay.npz import load_replay_sample
 from townlet_training_core.replay.sample import ReplaySample
 from townlet_training_core.replay.shards import STORE_FILE, ShardStore
+from townlet_training_core.replay.transitions import Transitions
 
 __all__ = ["Trajectories", "agent_of", "compare_datasets", "dataset_stats", "find_manifest", "read_trajectories"]
 
@@ -99,7 +102,18 @@ def read_trajectories(path: Path) -> Trajectories:
     DataError
         When a file is unsound, holds NaN, or the trajectories have different features or actions.
     """
-    return _read_store(path) if (path / STORE_FILE).is_file() else _read_manifest(path)
+    if path.name == STORE_FILE:
+        path = path.parent
+    if (path / STORE_FILE).is_file():
+        store = ShardStore.open(path)
+        return _read_blocks(store, path, label=path.name, metadata=store.metadata)
+    found = find_manifest(path)
+    if not is_curation(found):
+        return _read_manifest(path)
+    curation = read_curation(found)
+    label = found.parent.name if path.is_dir() else found.stem
+    rejected = curation.total - curation.accepted
+    return _read_blocks(CuratedStores.open(found), path, label=label, rejected=rejected)
 
 
 def _read_manifest(path: Path) -> Trajectories:
@@ -196,24 +210,35 @@ def compare_datasets(
 # -- parts ----------------------------------------------------------------------------------------------------
 
 
-def _read_store(path: Path) -> Trajectories:
-    store = ShardStore.open(path)
+def _read_blocks(
+    store: ShardStore | CuratedStores,
+    path: Path,
+    *,
+    label: str,
+    rejected: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> Trajectories:
     spec = store.spec
-    data = Trajectories(path=path, label=path.name, rejected=0, action_names=spec.action_names)
+    data = Trajectories(path=path, label=label, rejected=rejected, action_names=spec.action_names)
     data.simulation = spec.simulation
     data.feature_names = spec.feature_names if "features" in spec.observations else ()
-    data.events = _event_counts(store.metadata.get("events"))
+    data.events = _event_counts((metadata or {}).get("events"))
     for block in store.blocks():
-        rewards = block.column("rewards").astype(np.float64)
+        rewards, actions = (_flat(block, name) for name in ("rewards", "actions"))
         features = block.column("features") if data.feature_names else np.empty((len(block), 0))
-        columns = np.concatenate([rewards[:, None], features.astype(np.float64)], axis=1)
+        columns = np.concatenate([rewards[:, None].astype(np.float64), features.astype(np.float64)], axis=1)
         if not np.isfinite(columns).all():
-            msg = f"store {str(path)!r} holds NaN or infinity; `townlet replay inspect --verify` says where"
+            msg = f"store {str(path)!r} holds NaN or infinity; `townlet replay curate` rejects what has them"
             raise NonFiniteError(msg)
-        actions = block.column("actions")
-        ended = block.column("terminated") | block.column("truncated")
+        if (np.diff(block.offsets) == 0).any():
+            msg = f"store {str(path)!r} holds trajectories without steps; `townlet replay curate` rejects them"
+            raise DataError(msg)
+        if len(actions) and not 0 <= actions.min() <= actions.max() < spec.action_dim:
+            msg = f"store {str(path)!r} holds actions outside its {spec.action_dim} names; reject them with `curate`"
+            raise DataError(msg)
+        ended = _flat(block, "terminated").astype(np.bool_) | _flat(block, "truncated").astype(np.bool_)
         for number, (begin, end) in enumerate(pairwise(block.offsets.tolist())):
-            data.agents.append(f"slot {int(block.slots[number]):03d}")
+            data.agents.append(agent_of_trajectory(block, number))
             data.steps.append(end - begin)
             data.ended.append(int(ended[begin:end].sum()))
             data.returns.append(math.fsum(rewards[begin:end].tolist()))
@@ -225,6 +250,15 @@ def _read_store(path: Path) -> Trajectories:
         msg = f"store {str(path)!r} holds no trajectories"
         raise DataError(msg)
     return data
+
+
+def _flat(block: Transitions, name: str) -> NDArray[Any]:
+    """Return a column of scalars, ``(n,)``; files of the predecessor may hold ``(n, 1)``."""
+    column = block.column(name)
+    if column.size != len(block):
+        msg = f"dataset {block.label!r}: column {name!r} has rows of shape {column.shape[1:]}, expected scalars"
+        raise DataError(msg)
+    return column.reshape(-1)
 
 
 def _event_counts(events: object) -> dict[str, float]:

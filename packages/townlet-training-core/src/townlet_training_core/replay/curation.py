@@ -1,7 +1,8 @@
 """Keeping datasets honest: accept and reject samples, join datasets, check that files are what they were.
 
 A rejected sample stays in its manifest, marked ``accepted: false`` with the reasons, so that a curation can be read and
-taken back; loaders leave it out.
+taken back; loaders leave it out. Trajectories of shard stores are treated alike
+(:mod:`~townlet_training_core.replay.storecuration`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,21 @@ import yaml
 
 from townlet_training_core.dto.analysis import AuditedDataset, AuditFinding, AuditReport, CurationReport
 from townlet_training_core.errors import ConfigurationError, DataError, MissingFileError, SpaceMismatchError
-from townlet_training_core.files import atomic_write_json
+from townlet_training_core.files import atomic_write_json, sha256_file
 from townlet_training_core.replay.analysis import find_manifest
+from townlet_training_core.replay.curated import Curation
 from townlet_training_core.replay.manifest import ManifestEntry, load_manifest, write_manifest
 from townlet_training_core.replay.npz import load_replay_sample, sidecar
 from townlet_training_core.replay.sample import ReplaySample
+from townlet_training_core.replay.shards import STORE_FILE
+from townlet_training_core.replay.storecuration import (
+    compare_files,
+    curate_stores,
+    merge_stores,
+    require_stores,
+    store_curations,
+    store_files,
+)
 
 __all__ = ["audit", "curate", "merge", "record_checksums", "sample_checksum"]
 
@@ -45,7 +56,7 @@ def curate(
     Parameters
     ----------
     source:
-        A manifest or a folder with one. What it rejects already is left out.
+        A manifest, a folder with one, a shard store, or a curation of stores. What it rejects already is left out.
     output:
         The manifest to write; paths in it are relative to its folder where possible.
     min_timesteps:
@@ -56,8 +67,19 @@ def curate(
         Fewer different actions are rejected; 2 throws out agents that only ever stood still.
     reject, accept:
         Shell patterns of file names; a match of either decides, and ``reject`` wins. Samples that cannot be read,
-        or hold NaN, are rejected whatever matches.
+        or hold NaN, are rejected whatever matches. A trajectory of a store has the name ``slot-003/000012``: its agent
+        (or slot) and its number in the store.
     """
+    criteria = {
+        "min_timesteps": min_timesteps,
+        "min_reward": min_reward,
+        "min_actions": min_actions,
+        "reject": list(reject),
+        "accept": list(accept),
+    }
+    stores = _stores(source, output)
+    if stores is not None:
+        return curate_stores(stores, output, criteria)
     _require_new(output, source)
     manifest = load_manifest(find_manifest(source), require_files=False)
     entries, reasons = [], Counter[str]()
@@ -73,13 +95,6 @@ def curate(
             reasons[reason.partition(":")[0]] += 1
         entries.append({**_located(entry, output.parent), "metrics": metrics, "accepted": not found, "reasons": found})
     accepted = sum(entry["accepted"] for entry in entries)
-    criteria = {
-        "min_timesteps": min_timesteps,
-        "min_reward": min_reward,
-        "min_actions": min_actions,
-        "reject": list(reject),
-        "accept": list(accept),
-    }
     output.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(output, entries, metadata={**manifest.metadata, "curated_from": str(source), "criteria": criteria})
     return CurationReport(
@@ -94,14 +109,21 @@ def curate(
 def merge(sources: Sequence[Path], output: Path) -> CurationReport:
     """Join the accepted samples of several datasets into one manifest; a sample listed twice counts once.
 
+    The datasets are manifests of npz files, or shard stores and their curations, but not both.
+
     Raises
     ------
+    ConfigurationError
+        When there are fewer than two, or they have different forms.
     SpaceMismatchError
         When they have different features or actions. Nothing is written then.
     """
     if len(sources) < 2:
         msg = f"merging needs at least two datasets, found {len(sources)}"
         raise ConfigurationError(msg)
+    stores = require_stores([(source, _stores(source, output)) for source in sources])
+    if stores is not None:
+        return merge_stores(stores, output)
     entries: dict[Path, dict[str, Any]] = {}
     total, space, owner = 0, None, sources[0]
     for source in sources:
@@ -139,25 +161,34 @@ def sample_checksum(sample: Path, meta: Path | None = None) -> str:
 def record_checksums(versions: Path, name: str, source: Path) -> int:
     """Write the checksums of a dataset beside its manifest and enter it into a versions file; return the samples.
 
-    The versions file is made when it does not exist; an entry of the same name is replaced.
+    The versions file is made when it does not exist; an entry of the same name is replaced. Of a store, or a curation
+    of stores, every file is recorded; the number of trajectories is returned.
     """
-    manifest = load_manifest(find_manifest(source))
-    target = manifest.path.with_name(f"{manifest.path.stem}.checksums.json")
-    checksums = {entry.sample.name: sample_checksum(entry.sample, entry.meta) for entry in manifest.entries}
-    if len(checksums) != len({entry.sample.resolve() for entry in manifest.entries}):
-        msg = f"{str(manifest.path)!r} lists different files of one name; rename them before recording checksums"
-        raise DataError(msg)
+    stores = store_curations(source)
+    if stores is not None:
+        count = stores.total
+        path = stores.path / STORE_FILE if stores.path.is_dir() else stores.path
+        checksums = {name: sha256_file(file) for name, file in store_files(stores).items()}
+    else:
+        manifest = load_manifest(find_manifest(source))
+        path = manifest.path
+        checksums = {entry.sample.name: sample_checksum(entry.sample, entry.meta) for entry in manifest.entries}
+        count = len(checksums)
+        if count != len({entry.sample.resolve() for entry in manifest.entries}):
+            msg = f"{str(path)!r} lists different files of one name; rename them before recording checksums"
+            raise DataError(msg)
+    target = path.with_name(f"{path.stem}.checksums.json")
     known = _read_mapping(versions) if versions.exists() else {}
     folder = versions.parent
     entry = {
-        "manifest": _relative(manifest.path, folder),
+        "manifest": _relative(path, folder),
         "checksums": _relative(target, folder),
-        "captures_dir": _relative(manifest.path.parent, folder),
+        "captures_dir": _relative(path.parent, folder),
     }
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(target, checksums)
     atomic_write_json(versions, {**known, name: entry})
-    return len(checksums)
+    return count
 
 
 def audit(versions: Path) -> AuditReport:
@@ -235,12 +266,18 @@ def _audit_dataset(name: str, entry: Any, folder: Path) -> AuditedDataset:
         findings.append(AuditFinding(level="failure", message=f"the entry names no {' and no '.join(missing)}"))
     else:
         try:
-            manifest = load_manifest(_find(given["manifest"], folder), require_files=False)
-            expected = _checksums(_find(given["checksums"], folder))
-            count = len(manifest.entries) + manifest.rejected
-            findings += _compare(manifest.entries, expected, complete=not manifest.rejected)
-            if given["captures_dir"]:
-                findings += _unlisted(manifest.entries, _find(given["captures_dir"], folder), manifest.rejected)
+            listed = _find(given["manifest"], folder)
+            stores = store_curations(listed)
+            if stores is not None:
+                count = stores.total
+                findings += compare_files(stores, _checksums(_find(given["checksums"], folder)))
+            else:
+                manifest = load_manifest(listed, require_files=False)
+                expected = _checksums(_find(given["checksums"], folder))
+                count = len(manifest.entries) + manifest.rejected
+                findings += _compare(manifest.entries, expected, complete=not manifest.rejected)
+                if given["captures_dir"]:
+                    findings += _unlisted(manifest.entries, _find(given["captures_dir"], folder), manifest.rejected)
         except DataError as error:
             findings.append(AuditFinding(level="failure", message=str(error)))
     levels = {finding.level for finding in findings}
@@ -335,6 +372,15 @@ def _located(entry: ManifestEntry, folder: Path) -> dict[str, Any]:
 
 def _relative(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def _stores(source: Path, output: Path) -> Curation | None:
+    """Read a store or a curation of stores; ``None`` for npz files."""
+    stores = store_curations(source)
+    if stores is not None and (output.resolve() == stores.path.resolve() or output.name == STORE_FILE):
+        msg = f"{str(output)!r} is what is read, or the name of a store's index; write to another file"
+        raise ConfigurationError(msg)
+    return stores
 
 
 def _require_new(output: Path, source: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from townlet_training_core.errors import ConfigurationError, DataError, MissingDependencyError, MissingFileError
 from townlet_training_core.files import atomic_open, atomic_write_bytes, atomic_write_json, sha256_file
 from townlet_training_core.replay.convert import samples_from_transitions, survey_samples, transitions_from_samples
+from townlet_training_core.replay.curated import CuratedStores, is_curation
 from townlet_training_core.replay.manifest import load_manifest, write_manifest
 from townlet_training_core.replay.metrics import compute_sample_metrics
 from townlet_training_core.replay.npz import load_replay_sample, save_replay_sample
@@ -31,7 +32,7 @@ __all__ = ["SAMPLES_A_BLOCK", "as_url", "convert", "fetch_store", "open_transiti
 SAMPLES_A_BLOCK = 32
 """Samples that are held in memory at once while converting."""
 
-Kind = Literal["store", "manifest", "npz"]
+Kind = Literal["store", "curation", "manifest", "npz"]
 
 _CAPTURE_MANIFEST = "rollout_sample_manifest.json"
 
@@ -54,13 +55,15 @@ def replay_kind(path: Path) -> tuple[Kind, Path]:
         if (path / _CAPTURE_MANIFEST).exists():
             return "manifest", path / _CAPTURE_MANIFEST
         if len(manifests) == 1:
-            return "manifest", manifests[0]
+            return ("curation" if is_curation(manifests[0]) else "manifest"), manifests[0]
         msg = (
             f"folder {str(path)!r} holds no replay data: expected {STORE_FILE} or one *_manifest.json, "
             f"found {len(manifests)} manifests"
         )
         raise MissingFileError(msg)
-    return ("npz" if path.suffix == ".npz" else "manifest"), path
+    if path.name == STORE_FILE:
+        return "store", path.parent
+    return ("npz" if path.suffix == ".npz" else "curation" if is_curation(path) else "manifest"), path
 
 
 def _samples(kind: Kind, path: Path) -> Iterator[ReplaySample]:
@@ -74,7 +77,8 @@ def _samples(kind: Kind, path: Path) -> Iterator[ReplaySample]:
 def open_transitions(source: Path | str) -> TransitionDataset:
     """Open replay data as a table of transitions.
 
-    Stores are mapped, whatever their size; npz files are read into memory.
+    Stores, and the accepted trajectories of curated stores, are mapped, whatever their size; npz files are read into
+    memory.
 
     Raises
     ------
@@ -89,6 +93,8 @@ def open_transitions(source: Path | str) -> TransitionDataset:
     kind, path = replay_kind(Path(source))
     if kind == "store":
         return ShardStore.open(path)
+    if kind == "curation":
+        return CuratedStores.open(path)
     return transitions_from_samples(_samples(kind, path), label=path.stem)
 
 
@@ -176,10 +182,13 @@ def convert(
         if kind == "store":
             store = ShardStore.open(path)
             blocks, metadata = store.blocks(), store.metadata
+        elif kind == "curation":
+            blocks, metadata = CuratedStores.open(path).blocks(), {"converted_from": path.name}
         else:
             blocks, metadata = _sample_blocks(kind, path), {"converted_from": path.name}
         return _write_store(blocks, target, metadata=metadata, shard_bytes=shard_bytes)
-    samples = samples_from_transitions(ShardStore.open(path)) if kind == "store" else _samples(kind, path)
+    stored = kind in ("store", "curation")
+    samples = samples_from_transitions(open_transitions(path)) if stored else _samples(kind, path)
     return write_samples(samples, target, metadata={"converted_from": path.name}, compress=compress)
 
 

@@ -55,8 +55,9 @@ class ReplayService:
         """
         path = self.resolve(source)
         kind, _ = replay_kind(path)
-        if kind == "store":
-            msg = f"{str(path)!r} is a shard store: open it by transitions(), or convert it to npz"
+        if kind in ("store", "curation"):
+            what = "a shard store" if kind == "store" else "a curation of shard stores"
+            msg = f"{str(path)!r} is {what}: open it by transitions(), or convert it to npz"
             raise DataError(msg)
         if kind == "npz":
             config = ReplayDatasetConfig([(path, None)], batch_size=batch_size, streaming=streaming, label=path.stem)

@@ -247,9 +247,7 @@ def town(towns: int, steps: int, iterations: int, batch: int) -> Round:
 
 def _town_network(shapes: Mapping[str, tuple[int, ...]], *, actions: int) -> p.Network:
     network = p.Network(actions)
-    network.trunk.map_encoder = nn.Sequential(
-        nn.Flatten(), p.dense(int(np.prod(shapes["map"])), p.HIDDEN), nn.ReLU()
-    )
+    network.trunk.map_encoder = nn.Sequential(nn.Flatten(), p.dense(int(np.prod(shapes["map"])), p.HIDDEN), nn.ReLU())
     network.trunk.feature_encoder = nn.Sequential(p.dense(shapes["features"][0], p.HIDDEN), nn.ReLU())
     return network
 

@@ -9,7 +9,7 @@ import problem as p
 import torch
 from gymnasium import spaces
 from imitation.algorithms import bc
-from imitation.data.types import TransitionsMinimal
+from imitation.data.types import Transitions
 from imitation.util import logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -47,8 +47,12 @@ def cloning() -> Round:
         action_space=actions,
         rng=np.random.default_rng(0),
         policy=policy,
-        demonstrations=TransitionsMinimal(
-            obs=observations, acts=rows["actions"], infos=np.array([{}] * p.CLONING_ROWS)
+        demonstrations=Transitions(
+            obs=observations,
+            acts=rows["actions"],
+            infos=np.array([{}] * p.CLONING_ROWS),
+            next_obs=observations,
+            dones=np.zeros(p.CLONING_ROWS, np.bool_),
         ),
         batch_size=p.CLONING_BATCH,
         optimizer_kwargs={"lr": p.CLONING_RATE},

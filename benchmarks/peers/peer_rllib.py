@@ -36,8 +36,7 @@ class Logits(nn.Module):
 
 def cartpole(seed: int, iterations: int) -> Round:
     """CartPole from scratch; without actors, because two cores gain nothing from processes that wait for one another."""
-    if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     frames = p.CARTPOLE_ENVS * p.CARTPOLE_STEPS
     config = (
         PPOConfig()
@@ -81,6 +80,7 @@ def cartpole(seed: int, iterations: int) -> Round:
         module = algorithm.get_module(DEFAULT_MODULE_ID)
         found = p.judge(p.greedy_of(Logits(module)), seed=seed)
         algorithm.stop()
+        ray.shutdown()  # its daemons would take time from the others' rounds
         return {"return": found}
 
     return Round(work=work, after=after)

@@ -64,7 +64,7 @@ def cartpole(seed: int, iterations: int) -> Round:
         ratio_clip=p.CLIP,
         value_clip=0.0,
         entropy_loss_scale=p.ENTROPY_COEF,
-        value_loss_scale=2 * p.VALUE_COEF * 0.5,
+        value_loss_scale=p.VALUE_COEF,
     )
     config.experiment.write_interval = 0
     config.experiment.checkpoint_interval = 0
@@ -80,6 +80,7 @@ def cartpole(seed: int, iterations: int) -> Round:
         "timesteps": iterations * p.CARTPOLE_STEPS,
         "disable_progressbar": True,
         "close_environment_at_exit": False,
+        "headless": True,
     }
     trainer = SequentialTrainer(env=env, agents=agent, cfg=wanted)
     return Round(work=trainer.train, after=lambda: {"return": p.judge(p.greedy_of(actor.layers), seed=seed)})

@@ -161,7 +161,6 @@ def advantages(vectorised: bool) -> Round:
     return Round(work=work)
 
 
-
 if __name__ == "__main__":
     serve(
         {"update": update, "cartpole": cartpole, "advantages": advantages},

@@ -30,17 +30,20 @@ CARTPOLE_ITERATIONS, CARTPOLE_SEEDS = 98, 5
 class Bench:
     """What all sections share."""
 
-    def __init__(self, report: Report, *, repeats: int, quick: bool) -> None:
-        self.report, self.repeats, self.quick = report, repeats, quick
+    def __init__(self, report: Report, *, repeats: int, quick: bool, compare: bool) -> None:
+        self.report, self.repeats, self.quick, self.compare_waiting = report, repeats, quick, compare
 
     @contextmanager
     def contestants(self, *names: str, job: str, options: Mapping[str, Any]) -> Iterator[list[Contestant]]:
         """Start whoever is there, and end them."""
-        started = [choose(name, job, options, threads=THREADS) for name in installed((OURS, *names))]
+        started = [
+            choose(name, job, options, threads=THREADS, compare=self.compare_waiting)
+            for name in installed((OURS, *names))
+        ]
         for contestant in started:
             self.report.peers[contestant.label] = {
                 **contestant.versions,
-                "idle threads": contestant.waiting or ("PASSIVE" if contestant.name == OURS else "default"),
+                "idle threads": contestant.waiting or "default",
             }
         try:
             yield started
@@ -80,7 +83,7 @@ def update(bench: Bench) -> None:
     with bench.contestants(*bounds, job="update", options={}) as everyone:
         ours, cleanrl = everyone[0], [one for one in everyone if one.name == "cleanrl"]
         found = alternated(everyone, "update", {}, repeats=bench.repeats)
-        note = "16 x 256 transitions, 4 passes in mini-batches of 256, advantages included; a transition counts once a pass"
+        note = "16 x 256 transitions, 4 passes in mini-batches of 256, advantages included; rows count once a pass"
         bench.compare("update.fp32", found[OURS], found, bounds, amount=amount, unit="rows/s", note=note)
         limit = alternated([ours], "products", {}, repeats=bench.repeats)[OURS]
         bench.report.add(
@@ -95,14 +98,12 @@ def update(bench: Bench) -> None:
             "update.autograd": ({"handwritten": False}, 1.15, "compute.handwritten off: no compiler, no own gradients"),
         }
         for name, (compute, bound, note) in variants.items():
-            beside = alternated(cleanrl, "update", {}, repeats=0) if not cleanrl else {}
             series = {OURS: Series(ours), **{one.name: Series(one) for one in cleanrl}}
             for number in range(bench.repeats + 1):
                 told = ours.ask("update", compute)
                 if number and told:
                     series[OURS].rounds.append(told)
                     turn(cleanrl, "update", {}, series)
-            del beside
             if series[OURS].rounds and cleanrl:
                 bench.compare(
                     name, series[OURS], series, {"cleanrl": bound or 0.0}, amount=amount, unit="rows/s", note=note
@@ -120,7 +121,7 @@ def cartpole(bench: Bench) -> None:
             turn(everyone, "cartpole", {"seed": seed, "iterations": iterations}, found)
         found = {name: series for name, series in found.items() if series.rounds}
         others = sorted((name for name in found if name != OURS), key=lambda name: found[name].seconds)
-        bounds = {name: 2.5 for name in others}
+        bounds = dict.fromkeys(others, 2.5)
         note = f"{steps:,} steps, 8 environments x 128 steps, 4 passes, 2 x 64 units; all of gymnasium.make, one by one"
         bench.compare("cartpole", found[OURS], found, bounds, amount=steps, unit="steps/s", note=note)
         for name in others:
@@ -139,7 +140,7 @@ def cartpole(bench: Bench) -> None:
 
 
 def town(bench: Bench) -> None:
-    """The town: acting beside the bare forward pass, and whole iterations beside a PettingZoo loop."""
+    """Measure the town: acting beside the bare forward pass, and whole iterations beside a PettingZoo loop."""
     options = {**TOWN, "iterations": 1 if bench.quick else 3, "batch": p.MINI_BATCH}
     with bench.contestants("cleanrl", job="town", options={**TOWN, "iterations": 1, "batch": p.MINI_BATCH}) as everyone:
         ours = everyone[0]
@@ -218,7 +219,7 @@ def _advantages(bench: Bench, everyone: list[Contestant], other: str, ways: list
         peer_value=1000 * best.seconds,
         bound=1 / 5,
         better="lower",
-        note="256 trajectories of 2,048 steps; ours tells truncation from termination; TorchRL: the faster of its two ways",
+        note="256 trajectories of 2,048 steps; ours tells truncation from termination; TorchRL's faster way of two",
     )
 
 
@@ -236,10 +237,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated; prints without writing")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--passive", action="store_true", help="do not try which way of waiting suits a peer best")
     parser.add_argument("--quick", action="store_true", help="short runs; prints without writing")
     arguments = parser.parse_args()
     report = Report("train", threads=THREADS)
-    bench = Bench(report, repeats=arguments.repeats, quick=arguments.quick)
+    bench = Bench(report, repeats=arguments.repeats, quick=arguments.quick, compare=not arguments.passive)
     for name in arguments.only.split(","):
         SECTIONS[name](bench)
     report.show()

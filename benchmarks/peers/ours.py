@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import townlet_training_torch  # noqa: F401, I001  # before torch: it says how idle threads wait
 import numpy as np
 import problem as p
 import torch
+from worker import Round, serve, threads
+
 from townlet_sim import make_simulation
 from townlet_training_core.arrays import ACTION_MASK, ArraySpec, RolloutArrays
 from townlet_training_core.config.models import (
@@ -41,7 +42,6 @@ from townlet_training_torch.policy import TorchPolicy
 from townlet_training_torch.ppo import PPOStrategy
 from townlet_training_torch.seeding import torch_generator
 from townlet_training_torch.sources import Harvest, UpdatePlan
-from worker import Round, serve, threads
 
 torch.set_num_threads(threads())
 
@@ -64,7 +64,7 @@ CPU = torch.device("cpu")
 
 
 def learner_of(rate: float, compute: ComputeConfig) -> Learner:
-    """The contract's network and its learner."""
+    """Make the contract's network and its learner."""
     spec = EnvironmentSpec(
         name="bench-v1",
         num_envs=p.SLOTS,
@@ -119,7 +119,7 @@ def update(**compute: bool) -> Round:
 
 
 def products() -> Round:
-    """The matrix products of the update and nothing else: what no update can be faster than."""
+    """Compute the matrix products of the update and nothing else: what no update can be faster than."""
 
     def shapes(inputs: int, outputs: int, *, upwards: bool) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rows, weights, errors = (

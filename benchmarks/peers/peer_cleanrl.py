@@ -82,7 +82,7 @@ def flat(array: Tensor) -> Tensor:
 
 
 def update() -> Round:
-    """The update alone, advantages included."""
+    """Update alone, advantages included."""
     arrays = {name: torch.from_numpy(array) for name, array in p.rollout().items()}
     network = p.Network()
     optimizer = torch.optim.Adam(network.parameters(), lr=p.LEARNING_RATE, eps=p.ADAM_EPS)
@@ -183,7 +183,7 @@ def advantages() -> Round:
 
 
 def town(towns: int, steps: int, iterations: int, batch: int) -> Round:
-    """The town through PettingZoo's dictionaries: B environments, one forward pass a step for all their agents."""
+    """Drive the town through PettingZoo's dictionaries: B environments, one forward pass a step."""
     from townlet_sim import parallel_env
 
     envs = [parallel_env() for _ in range(towns)]

@@ -35,7 +35,7 @@ class Logits(nn.Module):
 
 
 def cartpole(seed: int, iterations: int) -> Round:
-    """CartPole from scratch; without actors, because two cores gain nothing from processes that wait for one another."""
+    """CartPole from scratch; without actors, since two cores gain nothing from processes that wait."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     frames = p.CARTPOLE_ENVS * p.CARTPOLE_STEPS
     config = (

@@ -24,7 +24,7 @@ torch.set_num_threads(threads())
 
 
 def loss_of(actor: Any, critic: Any, *, value_clip: float | None) -> Any:
-    """The clipped loss with everyone's coefficients."""
+    """Make the clipped loss with everyone's coefficients."""
     return ClipPPOLoss(
         actor_network=actor,
         critic_network=critic,
@@ -57,7 +57,7 @@ def rows_buffer(rows: int, batch: int) -> Any:
 
 
 def update() -> Round:
-    """The update alone, advantages included; values are given, so no forward pass is spent on them."""
+    """Update alone, advantages included; values are given, so no forward pass is spent on them."""
     arrays = {name: torch.from_numpy(array) for name, array in p.rollout().items()}
     network = p.Network()
     operator = ActorValueOperator(

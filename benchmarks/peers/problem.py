@@ -118,7 +118,7 @@ def cartpole_critic() -> nn.Sequential:
 
 
 def cartpole_env() -> Any:
-    """The constructor that everyone uses; eight of these are stepped one after another."""
+    """Make an environment, as everyone does; eight of these are stepped one after another."""
     import gymnasium
 
     return gymnasium.make(CARTPOLE)

@@ -66,6 +66,8 @@ class Report:
     entries: list[Entry] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     """What the entries were made of (curves, settings, rules hash): plain JSON."""
+    peers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Versions of what peers run on, by peer."""
 
     def add(
         self,
@@ -113,6 +115,21 @@ class Report:
         print(f"{self.name}: {name}: {value:.4g} {unit}{against}{limit}", flush=True)
         return entry
 
+    def show(self) -> None:
+        """Print all entries as a table."""
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("what", "value", "peer", "its value", "ratio", "bound", "", title=self.name)
+        for entry in self.entries:
+            beside = "" if entry.peer_value is None else f"{entry.peer_value:,.4g}"
+            ratio = "" if entry.ratio is None else f"{entry.ratio:.3g}"
+            bound = "" if entry.bound is None else f"{entry.bound:.3g}"
+            verdict = {True: "holds", False: "does not hold"}.get(entry.holds, "") if entry.holds is not None else ""
+            value = f"{entry.value:,.4g} {entry.unit}"
+            table.add_row(entry.name, value, entry.peer or "", beside, ratio, bound, verdict)
+        Console(width=160).print(table)
+
     def write(self, folder: Path = RESULTS) -> Path:
         """Write ``<name>.json`` atomically and return its path."""
         payload = {
@@ -122,6 +139,7 @@ class Report:
             "machine": machine(),
             "versions": {"python": sys.version.split()[0], **_versions()},
             "threads": self.threads,
+            **({"peers": self.peers} if self.peers else {}),
             "entries": [asdict(entry) for entry in self.entries],
             **({"details": self.details} if self.details else {}),
         }

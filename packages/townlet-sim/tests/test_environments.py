@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import townlet_sim
+from townlet_sim import columns as c
+from townlet_sim.engine import GivenTown
 from townlet_sim.env import TownParallelEnv
+from townlet_sim.scenarios import load_scenario
 from townlet_sim.vector import TownVectorEnv
 
 SHORT: dict[str, Any] = {"episode_ticks": 300, "agents": 4}
@@ -115,3 +119,50 @@ def test_importing_the_package_imports_no_heavy_library() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_scenario_is_played_by_name_path_or_content(tmp_path: Path) -> None:
+    kitchen = load_scenario("kitchen_breakfast")
+    file = tmp_path / "mine.yaml"
+    file.write_text("scenario: {ticks: 9, agents: [{id: ann}]}\n", encoding="utf-8")
+    for source, ticks, position in (
+        ("kitchen_breakfast", kitchen.ticks, None),
+        (str(file), 9, None),
+        ({"scenario": {"ticks": 7, "agents": [{"id": "a", "position": [2, 5]}], "map": ["." * 12] * 12}}, 7, (5, 2)),
+    ):
+        env = townlet_sim.parallel_env(scenario=source)
+        env.reset(seed=1)
+        count = 0
+        while env.agents:
+            if count == 0 and position is not None:
+                assert tuple(env.batch.arrays.agent_i[0, 0, c.Y : c.X + 1]) == position
+            env.step(dict.fromkeys(env.agents, 0))
+            count += 1
+        assert count == ticks
+    vector = TownVectorEnv(3, scenario="kitchen_breakfast")
+    assert vector.num_envs == 6
+    assert vector.batch.spec.rules_hash == townlet_sim.make_simulation(1, {"scenario": kitchen.name}).spec.rules_hash
+
+
+def test_who_arrives_in_a_scenario_is_among_the_agents_from_then_on() -> None:
+    env = townlet_sim.parallel_env(scenario="story_arc")
+    env.reset(seed=3)
+    assert env.agents == ["agent_0", "agent_1", "agent_2"]
+    for _ in range(40):
+        observations, rewards, *_ = env.step(dict.fromkeys(env.agents, 0))
+    assert env.agents == env.possible_agents
+    assert observations["agent_3"]["features"][16] == 1.0  # ctx_reset_flag
+    assert rewards["agent_3"] == 0.0
+
+
+def test_a_scenario_and_a_start_of_ones_own_exclude_one_another() -> None:
+    with pytest.raises(ValueError, match="scenario and given"):
+        townlet_sim.parallel_env(scenario="story_arc", given=GivenTown())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_scenario_passes_the_api_test() -> None:
+    from pettingzoo.test import parallel_api_test
+
+    parallel_api_test(townlet_sim.parallel_env(scenario="queue_conflict"), num_cycles=200)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from townlet_sim._version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from townlet_sim.config import TownConfig
-    from townlet_sim.engine import TownBatch
+    from townlet_sim.engine import GivenTown, TownBatch
     from townlet_sim.env import TownParallelEnv
 
 __all__ = ["TownConfig", "__version__", "make_simulation", "parallel_env"]
@@ -53,11 +55,17 @@ def make_simulation(num_envs: int, options: Mapping[str, Any], *, threads: int =
     return TownBatch(TownConfig.model_validate(options), num_envs, threads=threads)
 
 
-def parallel_env(options: Mapping[str, Any] | None = None, *, render_mode: str | None = None) -> TownParallelEnv:
+def parallel_env(
+    options: Mapping[str, Any] | None = None,
+    *,
+    render_mode: str | None = None,
+    scenario: str | Path | Mapping[str, Any] | None = None,
+    given: GivenTown | None = None,
+) -> TownParallelEnv:
     """Make one town as a PettingZoo ``ParallelEnv``; see :func:`townlet_sim.env.parallel_env`."""
     from townlet_sim import env
 
-    return env.parallel_env(options, render_mode=render_mode)
+    return env.parallel_env(options, render_mode=render_mode, scenario=scenario, given=given)
 
 
 def __getattr__(name: str) -> Any:

@@ -221,20 +221,12 @@ class TownBatch:
     @property
     def events(self) -> NDArray[Any]:
         """Events of the last step, by town and order, as :data:`~townlet_sim.spaces.EVENT_DTYPE` records."""
-        counts = np.minimum(self._state.town_i[:, c.N_EVENTS], self._state.event_f.shape[1])
-        total = int(counts.sum())
-        result = np.zeros(total, EVENT_DTYPE)
-        if total == 0:
-            return result
-        towns = np.repeat(np.arange(self._towns), counts)
-        order = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = self._state.event_i[towns, order]
-        first = (towns * self._agents).astype(np.int32)
-        result["tick"], result["kind"], result["object"] = rows[:, 0], rows[:, 2], rows[:, 4]
-        result["slot"] = rows[:, 1] + first
-        result["other"] = np.where(rows[:, 3] >= 0, rows[:, 3] + first, -1)
-        result["value"] = self._state.event_f[towns, order]
-        return result
+        state = self._state
+        counts = np.minimum(state.town_i[:, c.N_EVENTS], state.event_f.shape[1])
+        found = np.empty(int(counts.sum()), EVENT_DTYPE)
+        if found.size:
+            self._kernels.gather_events(state.town_i, state.event_i, state.event_f, self._agents, found)
+        return found
 
     @property
     def events_lost(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv  # type: ignore[import-untyped]  # ships no py.typed
 
+from townlet_sim import make_simulation
 from townlet_sim.config import TownConfig
 from townlet_sim.engine import GivenTown, TownBatch
 from townlet_sim.spaces import ACTIONS, REWARD_TERMS
@@ -20,7 +22,11 @@ AgentObservation = dict[str, NDArray[Any]]
 
 
 def parallel_env(
-    options: Mapping[str, Any] | None = None, *, render_mode: str | None = None, given: GivenTown | None = None
+    options: Mapping[str, Any] | None = None,
+    *,
+    render_mode: str | None = None,
+    scenario: str | Path | Mapping[str, Any] | None = None,
+    given: GivenTown | None = None,
 ) -> TownParallelEnv:
     """Make the PettingZoo environment of one town.
 
@@ -30,20 +36,39 @@ def parallel_env(
         Fields of :class:`~townlet_sim.config.TownConfig`.
     render_mode:
         ``"ansi"``, ``"rgb_array"`` or ``None``.
+    scenario:
+        Name of a packaged scenario, path of a file, or what such a file holds (:mod:`townlet_sim.scenarios`); it may
+        also stand in ``options``.
     given:
-        A scenario's start.
+        A map and a start of one's own, instead of a scenario.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such scenario.
+    ValueError
+        When an option or the scenario is wrong, or when both ``scenario`` and ``given`` are there.
     """
-    return TownParallelEnv(TownConfig.model_validate(dict(options or {})), render_mode=render_mode, given=given)
+    chosen = {**(options or {}), "centralised_state": True}
+    if scenario is not None:
+        chosen["scenario"] = scenario
+    if given is None:
+        return TownParallelEnv(make_simulation(1, chosen), render_mode=render_mode)
+    if chosen.get("scenario") is not None:
+        msg = "scenario and given: a town begins in one way; leave one of them out"
+        raise ValueError(msg)
+    return TownParallelEnv(TownBatch(TownConfig.model_validate(chosen), 1, given=given), render_mode=render_mode)
 
 
 class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[misc]  # untyped base
-    """One town; agents are ``agent_0 .. agent_{N-1}``.
+    """One town, made by :func:`parallel_env`; agents are ``agent_0 .. agent_{N-1}``.
 
     Observations are dictionaries: ``map`` (C, W, W) uint8, ``features`` (F,) float32, ``action_mask`` (A,) int8.
 
     An agent that leaves the town is followed by a new one under the same name, marked by ``infos[...]["exited"]``
     and by the feature ``ctx_reset_flag``: PettingZoo knows no revival, so this is not a termination. With the
-    option ``respawn: false`` the exit terminates the agent, which then leaves ``agents`` until the next reset.
+    option ``respawn: false`` the exit terminates the agent, which then leaves ``agents`` until the next reset. Who
+    arrives by a scenario's timeline is in ``agents`` from then on.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -53,14 +78,12 @@ class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[
         "render_fps": 8,
     }
 
-    def __init__(self, config: TownConfig, *, render_mode: str | None = None, given: GivenTown | None = None) -> None:
+    def __init__(self, batch: TownBatch, *, render_mode: str | None = None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             msg = f"render_mode {render_mode!r}: expected None or one of {self.metadata['render_modes']}"
             raise ValueError(msg)
         self.render_mode = render_mode
-        self.batch = TownBatch(
-            config.model_copy(update={"centralised_state": True}), num_envs=1, threads=1, given=given
-        )
+        self.batch, config = batch, batch.config
         self.possible_agents = [f"agent_{n}" for n in range(config.agents)]
         self.agents: list[str] = []
         self._slot = {agent: n for n, agent in enumerate(self.possible_agents)}
@@ -143,8 +166,14 @@ class TownParallelEnv(ParallelEnv[str, AgentObservation, int]):  # type: ignore[
             for info in infos.values():
                 info["kpis"] = kpis
             self.agents = []
-        elif not self._respawn:
-            self.agents = [agent for agent in self.agents if not terminations[agent]]
+        else:
+            staying = {agent for agent in self.agents if not terminations[agent]}
+            arrived = [agent for agent, n in self._slot.items() if rows.alive[n] and agent not in terminations]
+            for agent in arrived:  # by a scenario's timeline
+                observations[agent] = self._row(self._slot[agent], rows.observations)
+                rewards[agent], terminations[agent], truncations[agent] = 0.0, False, False
+                infos[agent] = {}
+            self.agents = [agent for agent in self.possible_agents if agent in staying or agent in arrived]
         return observations, rewards, terminations, truncations, infos
 
     def _row(self, n: int, source: Mapping[str, NDArray[Any]]) -> AgentObservation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from townlet_sim.rules.calendar import respawns
 from townlet_sim.rules.exits import seek_exit
+from townlet_sim.rules.gather import gather_events
 from townlet_sim.rules.perturbations import begin_perturbation
 from townlet_sim.rules.scripted import scripted_range
 from townlet_sim.rules.tick import OutArrays, run_range
@@ -11,6 +12,7 @@ from townlet_sim.rules.tick import OutArrays, run_range
 __all__ = [
     "OutArrays",
     "begin_perturbation",
+    "gather_events",
     "respawns",
     "run_range",
     "scripted_range",

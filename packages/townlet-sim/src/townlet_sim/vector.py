@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from townlet_sim.config import TownConfig
-from townlet_sim.engine import TownBatch
+from townlet_sim import make_simulation
 from townlet_sim.spaces import ACTIONS
 
 __all__ = ["TownVectorEnv"]
@@ -27,6 +27,8 @@ class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArra
         B.
     options:
         Fields of :class:`~townlet_sim.config.TownConfig`.
+    scenario:
+        Name of a packaged scenario, path of a file, or what such a file holds; it may also stand in ``options``.
     threads:
         Worker threads.
     """
@@ -36,11 +38,20 @@ class TownVectorEnv(VectorEnv[dict[str, NDArray[Any]], NDArray[np.int64], NDArra
         "render_modes": [],
     }
 
-    def __init__(self, num_towns: int, options: Mapping[str, Any] | None = None, *, threads: int = 1) -> None:
-        config = TownConfig.model_validate(dict(options or {}))
-        self.batch = TownBatch(config, num_towns, threads=threads)
+    def __init__(
+        self,
+        num_towns: int,
+        options: Mapping[str, Any] | None = None,
+        *,
+        threads: int = 1,
+        scenario: str | Path | Mapping[str, Any] | None = None,
+    ) -> None:
+        chosen = dict(options or {})
+        if scenario is not None:
+            chosen["scenario"] = scenario
+        self.batch = make_simulation(num_towns, chosen, threads=threads)
         spec = self.batch.spec
-        self.num_envs = num_towns * config.agents
+        self.num_envs = num_towns * spec.agents_per_env
         self.single_observation_space = spaces.Dict(
             {
                 "map": spaces.Box(0, 255, spec.observations["map"].shape, np.uint8),

@@ -7,6 +7,7 @@ torch, whose threads are the run's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class DenseForward:
     def __init__(self, network: PolicyValueNetwork, *, rows: int) -> None:
         self._network, self.rows = network, rows
         description = network.description
-        self._names = [name for name in ("map", "features") if name in description.inputs]
+        self._names: list[str] = [name for name in ("map", "features") if name in description.inputs]
         self._few = rows * description.hidden_dim <= _FEW
         hidden, joined = description.hidden_dim, description.hidden_dim * len(self._names)
         self._joined, self._latent = (torch.empty(rows, width) for width in (joined, hidden))
@@ -64,7 +65,8 @@ class DenseForward:
     def _bind(self) -> None:
         """Take the layers' tensors; a learner that was made in between has moved them."""
         encoder = {"map": "map_encoder.1", "features": "feature_encoder.0"}
-        network, columns = self._network, self._joined.split(self._latent.shape[1], dim=1)
+        network, hidden = self._network, self._latent.shape[1]
+        columns = [self._joined[:, hidden * k : hidden * (k + 1)] for k in range(len(self._names))]
         self._trunks = []
         for prefix in ("", "value_") if network.description.separate_trunks else ("",):
             encoders = [
@@ -85,9 +87,9 @@ class DenseForward:
         with torch.inference_mode():
             return self._by_torch({name: torch.from_numpy(array) for name, array in inputs.items()})
 
-    def _input(self, name: str, array: NDArray[np.generic]) -> NDArray[np.float32]:
+    def _input(self, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
         description = self._network.description
-        values = array.reshape(len(array), -1)
+        values: NDArray[np.float32] = array.reshape(len(array), -1)
         if values.dtype != np.float32:
             target = self._cast.setdefault(name, np.empty(values.shape, np.float32))
             np.copyto(target, values, casting="unsafe")

@@ -136,7 +136,7 @@ class FlatAdam:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return copies of step counts and moments as ``<parameter>/<moment>``; nothing before the first step."""
-        found = {}
+        found: dict[str, NDArray[Any]] = {}
         for name in self._flat.names:
             count = self._steps[self._flat.value_part(name)]
             if float(count) == 0.0:

@@ -80,7 +80,7 @@ class HandwrittenNetwork:
         self._values = flat.values.to(torch.bfloat16) if bf16 else flat.values
         self._gradients = torch.zeros_like(self._values) if bf16 else flat.gradients
         self._actions = len(network.description.action_names)
-        self._names = [name for name in ("map", "features") if name in network.description.inputs]
+        self._names: list[str] = [name for name in ("map", "features") if name in network.description.inputs]
         hidden = network.description.hidden_dim
         self._columns = {name: slice(hidden * k, hidden * (k + 1)) for k, name in enumerate(self._names)}
         self._branches = self._plan()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from townlet_training_core.arrays import IntArray
@@ -60,7 +60,24 @@ class OneAgent:
 
 
 class GymnasiumSimulation(EnvironmentSimulation):
-    """Copies of a Gymnasium environment: :class:`EnvironmentSimulation` without the work that many agents need."""
+    """Copies of a Gymnasium environment: :class:`EnvironmentSimulation` without the work that many agents need.
+
+    Parameters
+    ----------
+    environments, name, rules_hash, versions:
+        As there.
+    """
+
+    def __init__(
+        self,
+        environments: Sequence[OneAgent],
+        *,
+        name: str,
+        rules_hash: str,
+        versions: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(environments, name=name, rules_hash=rules_hash, versions=versions)
+        self._steps = [environment.one_step for environment in environments]
 
     def step(self, actions: IntArray, out: StepOut) -> None:
         """Advance every copy by one step; an ended one begins its next episode in the same step."""
@@ -73,9 +90,9 @@ class GymnasiumSimulation(EnvironmentSimulation):
         out.action_mask[...] = True
         layout, first = self._layouts["agent"], self._first_action["agent"]
         history, rewards = actions.copy(), []
-        for slot, copy in enumerate(self._copies):
+        for slot, (copy, advance) in enumerate(zip(self._copies, self._steps, strict=True)):
             copy.history.append(history[slot : slot + 1])
-            seen, reward, terminated, truncated, _ = copy.environment.one_step(history[slot] + first)
+            seen, reward, terminated, truncated, _ = advance(history[slot] + first)
             rewards.append(reward)
             if terminated or truncated:
                 out.terminated[slot], out.truncated[slot] = terminated, truncated

@@ -32,6 +32,9 @@ __all__ = [
     "with_sequences",
 ]
 
+_CHECKED = 2**20
+"""Numbers that are checked at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiniBatch:
@@ -263,9 +266,20 @@ def require_finite(
         Naming the array, the dataset and the batch.
     """
     for name, column in columns.items():
-        if column is not None and column.dtype.kind == "f" and not np.isfinite(column[valid]).all():
+        if column is not None and column.dtype.kind == "f" and not _finite(column, valid):
             msg = (
                 f"{what} {name} contained NaN/inf (dataset={dataset}, batch={batch}); "
                 "check the rewards and observations of the data, and the learning rate"
             )
             raise NonFiniteError(msg)
+
+
+def _finite(column: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
+    """Check a few steps at a time: a copy of all observations would double the memory of a rollout."""
+    per_step = max(1, column[:1].size)
+    block = max(1, _CHECKED // per_step)
+    return all(
+        bool(np.isfinite(part).all()) or bool(np.isfinite(part[valid[first : first + block]]).all())
+        for first in range(0, len(column), block)
+        for part in (column[first : first + block],)
+    )

@@ -152,8 +152,8 @@ typecheck: setup ## mypy, strict, over packages, tests, benchmarks, examples and
 check: lint typecheck test docs wheels ## everything that must be green before a change is merged
 
 # ---------------------------------------------------------------------------------------------- benchmarks
-.PHONY: bench bench-import bench-town bench-data bench-train bench-gate bench-export bench-learn
-bench: bench-import bench-town bench-data bench-gate bench-train bench-export ## all benchmarks; each writes benchmarks/results/<name>.json
+.PHONY: bench bench-import bench-town bench-data bench-train bench-gate bench-export bench-profile bench-learn
+bench: bench-import bench-town bench-data bench-gate bench-train bench-export bench-profile ## all benchmarks; each writes benchmarks/results/<name>.json
 bench-import: setup ## what importing the library costs
 	@$(BIN)/python benchmarks/bench_import.py
 bench-town: setup ## steps per second of the town, beside peers
@@ -169,6 +169,8 @@ bench-data: setup ## rollout buffer, replay data and shards
 	@$(BIN)/python benchmarks/bench_data.py
 bench-gate: setup ## how often the promotion gate is wrong, and what its intervals cover
 	@$(BIN)/python benchmarks/bench_gate.py
+bench-profile: setup ## where the time of an iteration goes; what `townlet doctor --tune` finds
+	@$(BIN)/python benchmarks/bench_profile.py
 bench-export: setup ## exported policies beside torch and onnxruntime
 	@$(BIN)/python benchmarks/bench_export.py
 bench-train: setup ## BC and PPO: samples per second, beside peers

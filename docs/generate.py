@@ -1,7 +1,7 @@
 """Sphinx extension: pages made from the code when the documentation is built, so that they cannot go stale.
 
 It writes ``_generated/``: the configuration reference (from the pydantic models), the command line (from its own
-help), the API pages (one per package) and the benchmark tables (from ``benchmarks/results/*.json``).
+help), the API pages (one per package), the benchmark tables and the profile (from ``benchmarks/results/*.json``).
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def _write(app: Sphinx) -> None:
         "configuration": "".join(configuration()),
         "commands": "".join(commands()),
         "benchmarks": "".join(benchmarks()),
+        "profile": "".join(profile()),
         "migration": "".join(migration()),
         "town": "".join(town_tables()),
         **{page: "".join(api(package)) for package, page in API.items()},
@@ -270,6 +271,42 @@ def benchmarks() -> Iterator[str]:
             yield f"| `{entry['name']}` | {value} | {peer} | {ratio} | {bound} | {verdict} |\n"
         notes = [f"- `{entry['name']}`: {entry['note']}\n" for entry in report["entries"] if entry.get("note")]
         yield "\n" + ("".join(notes) + "\n" if notes else "")
+
+
+def profile() -> Iterator[str]:
+    """Yield where the time of an iteration goes, the limits beside it, and what ``townlet doctor --tune`` found."""
+    measured = RESULTS / "profile.json"
+    if measured.exists():
+        report = json.loads(measured.read_text(encoding="utf-8"))
+        entries = {entry["name"]: entry for entry in report["entries"]}
+        yield f"Measured on {_where(report)}, {report['threads']} threads, {report['measured'][:10]}. "
+        yield f"An iteration takes {entries['iteration']['value']:.3g} s: {entries['iteration']['note']}.\n\n"
+        yield "| part | share | time |\n|---|---|---|\n"
+        for name, entry in entries.items():
+            if name.startswith("part."):
+                yield f"| {name.removeprefix('part.')} | {entry['value']:.1f} % | {entry['note']} |\n"
+        yield "\n| what | reached | beside | share | |\n|---|---|---|---|---|\n"
+        for name, entry in entries.items():
+            if entry.get("peer") is not None:
+                limit = f"{_cell(entry['peer'])}: {entry['peer_value']:,.4g}"
+                reached, note = f"{entry['value']:,.4g} {_cell(entry['unit'])}", _cell(entry["note"] or "")
+                yield f"| `{name}` | {reached} | {limit} | {entry['ratio']:.2f} | {note} |\n"
+        yield "\n"
+    else:
+        yield "No profile is committed yet; `make bench-profile` writes it.\n\n"
+    tuned = RESULTS / "tune.json"
+    if tuned.exists():
+        report = json.loads(tuned.read_text(encoding="utf-8"))
+        yield f"What `townlet doctor --tune` found on {_where(report)}:\n\n"
+        yield "| towns (B), steps (T), threads | agent-steps/s, all passes | |\n|---|---|---|\n"
+        for entry in report["entries"]:
+            label = entry["name"].replace("_", " ").replace(".", ", ")
+            yield f"| {label} | {entry['value']:,.0f} | {_cell(entry['note'] or '')} |\n"
+        yield "\n"
+
+
+def _where(report: dict[str, Any]) -> str:
+    return f"{report['machine']['processor']}, {report['machine']['cores']} cores"
 
 
 def _cell(text: str) -> str:

@@ -107,6 +107,8 @@ class TorchPolicy:
     def _dense_for(self, observations: Observations) -> DenseForward | None:
         """Return the quick forward pass for so many rows, where the network and its device allow it."""
         rows = len(observations[ACTION_MASK])
+        if self._slots and rows != self._slots:  # a few final observations: arrays for all slots are kept
+            return None
         if self._dense is None or self._dense.rows != rows:
             here = self.network.policy_head.weight.device.type == "cpu"
             self._dense = DenseForward(self.network, rows=rows) if here and covers(self.network.description) else None

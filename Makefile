@@ -160,11 +160,11 @@ bench-town: setup ## steps per second of the town, beside peers
 	@$(BIN)/python benchmarks/bench_town.py
 .PHONY: peers
 peers: setup ## environments of the peers that benchmarks compare with, as far as they install
-	@while read -r name wanted; do \
+	@cat benchmarks/peers/environments.txt benchmarks/peers/trainers.txt | while read -r name wanted; do \
 	  $(UV) venv -q --allow-existing --python 3.11 benchmarks/peers/.venv-$$name \
 	    && $(UV) pip install -q --python benchmarks/peers/.venv-$$name $$wanted \
 	    || { echo "peer $$name does not install: skipped"; rm -rf benchmarks/peers/.venv-$$name; }; \
-	done < benchmarks/peers/environments.txt
+	done
 bench-data: setup ## rollout buffer, replay data and shards
 	@$(BIN)/python benchmarks/bench_data.py
 bench-gate: setup ## how often the promotion gate is wrong, and what its intervals cover
@@ -173,7 +173,7 @@ bench-profile: setup ## where the time of an iteration goes; what `townlet docto
 	@$(BIN)/python benchmarks/bench_profile.py
 bench-export: setup ## exported policies beside torch and onnxruntime
 	@$(BIN)/python benchmarks/bench_export.py
-bench-train: setup ## BC and PPO: samples per second, beside peers
+bench-train: setup ## BC and PPO beside peers (`make peers` first), about a quarter of an hour
 	@$(BIN)/python benchmarks/bench_train.py
 bench-learn: setup ## what is learned: CartPole, simple_spread, the town, the hand-over; about an hour, goes on where it stopped
 	@for name in cartpole spread town handover; do $(BIN)/python benchmarks/learn_$$name.py; done

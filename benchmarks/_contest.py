@@ -123,11 +123,11 @@ class Series:
     @property
     def seconds(self) -> float:
         """Median seconds of a round."""
-        return statistics.median(row["seconds"] for row in self.rounds)
+        return statistics.median(float(row["seconds"]) for row in self.rounds)
 
     def median(self, key: str) -> float:
         """Median of something told beside the seconds."""
-        return statistics.median(row[key] for row in self.rounds)
+        return statistics.median(float(row[key]) for row in self.rounds)
 
 
 def turn(contestants: Sequence[Contestant], job: str, options: Mapping[str, Any], into: Mapping[str, Series]) -> None:
@@ -152,7 +152,7 @@ def alternated(
 
 
 def choose(name: str, job: str, options: Mapping[str, Any], *, threads: int, compare: bool = True) -> Contestant:
-    """Start a contestant, waiting in the way that is the faster for it at this job; ours as its package says: ``PASSIVE``.
+    """Start a contestant, waiting in the way that is the faster for it at this job; ours waits ``PASSIVE``, as always.
 
     Without ``compare`` everyone waits ``PASSIVE``, which spares a minute on a busy machine.
     """

@@ -261,7 +261,9 @@ def benchmarks() -> Iterator[str]:
         yield f"## {report['name'].capitalize()}\n\n"
         yield f"{machine['processor']}, {machine['cores']} cores, {report['threads']} threads, "
         yield f"{', '.join(f'{name} {version}' for name, version in versions.items())}; {report['measured'][:10]}.\n\n"
-        yield "| what | value | peer | ratio | bound | |\n|---|---|---|---|---|---|\n"
+        for peer, found in report.get("peers", {}).items():
+            yield f"- {_cell(peer)}: {', '.join(f'{name} {version}' for name, version in found.items())}\n"
+        yield "\n| what | value | peer | ratio | bound | |\n|---|---|---|---|---|---|\n"
         for entry in report["entries"]:
             peer = f"{_cell(entry['peer'])}: {entry['peer_value']:,.4g}" if entry.get("peer_value") is not None else ""
             ratio = f"{entry['ratio']:.3g}" if entry.get("ratio") is not None else ""

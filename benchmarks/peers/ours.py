@@ -95,7 +95,12 @@ def update(**compute: bool) -> Round:
     nothing = np.zeros((p.STEPS, p.SLOTS), np.bool_)
     arrays = RolloutArrays(
         observations={name: drawn[name] for name in SPACES},
-        **{name: drawn[name] for name in ("actions", "rewards", "terminated", "log_probs", "values", "next_values")},
+        actions=drawn["actions"],
+        rewards=drawn["rewards"],
+        terminated=drawn["terminated"],
+        log_probs=drawn["log_probs"],
+        values=drawn["values"],
+        next_values=drawn["next_values"],
         valid=~nothing,
         truncated=nothing,
         episode_starts=nothing,

@@ -6,7 +6,7 @@ CleanRL is no package to import: the loops are written out here, with its operat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import problem as p
@@ -71,7 +71,7 @@ def passes(
                 value = 0.5 * unclipped.mean()
             loss = policy - p.ENTROPY_COEF * distribution.entropy().mean() + value * p.VALUE_COEF
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             nn.utils.clip_grad_norm_(parameters, p.MAX_GRAD_NORM)
             optimizer.step()
 
@@ -188,9 +188,10 @@ def town(towns: int, steps: int, iterations: int, batch: int) -> Round:
 
     envs = [parallel_env() for _ in range(towns)]
     agents = list(envs[0].possible_agents)
-    slots, space = towns * len(agents), envs[0].observation_space(agents[0])
+    space: Any = envs[0].observation_space(agents[0])
+    slots, choice = towns * len(agents), cast(Any, envs[0].action_space(agents[0]))
     shapes = {name: tuple(space[name].shape) for name in ("map", "features")}
-    network = _town_network(shapes, actions=int(envs[0].action_space(agents[0]).n))
+    network = _town_network(shapes, actions=int(choice.n))
     optimizer = torch.optim.Adam(network.parameters(), lr=p.LEARNING_RATE, eps=p.ADAM_EPS)
 
     def stacked(rows: list[dict[Any, Any]], dtype: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class Encoder(ModuleWithVectorOutput):  # type: ignore[misc]  # the library is n
 class Layers(ModuleWithVectorOutput):  # type: ignore[misc]  # see above
     """CartPole's hidden layers."""
 
-    def __init__(self, layers: nn.Sequential) -> None:
+    def __init__(self, layers: nn.Module) -> None:
         super().__init__(p.CARTPOLE_HIDDEN)
         self.layers = layers
 

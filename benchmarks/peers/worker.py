@@ -2,7 +2,8 @@
 
 ``serve`` reads one JSON object a line, ``{"job": NAME, "options": {...}}``. The first time that a job is asked with
 some options it is prepared; only what it returns is timed, here, in the process that does the work, so that neither
-the pipe nor the preparation counts. The answer is one JSON line: ``seconds`` and whatever else the job has to tell.
+the pipe nor the preparation counts. The answer is one JSON line: ``seconds``, ``processor`` seconds, and whatever else the
+job has to tell.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ def serve(jobs: Mapping[str, Job], packages: tuple[str, ...]) -> None:
             turn = ready[key]
             if turn.before is not None:
                 turn.before()
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             turn.work()
-            seconds = time.perf_counter() - begin
-            answer({"seconds": seconds, **(turn.after() if turn.after is not None else {})})
+            measured = {"seconds": time.perf_counter() - begin, "processor": time.process_time() - used}
+            answer({**measured, **(turn.after() if turn.after is not None else {})})
         except Exception as error:  # whatever the library raises: the runner says it and goes on without
             answer({"error": f"{type(error).__name__}: {error}"})

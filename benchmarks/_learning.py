@@ -123,7 +123,7 @@ class Bench:
 
     def __init__(self, name: str, description: str, arguments: Sequence[str] | None = None) -> None:
         parser = argparse.ArgumentParser(description=description)
-        parser.add_argument("--work", type=Path, default=Path("runs") / f"learn_{name}", help="folder of the runs")
+        parser.add_argument("--work", type=Path, default=Path("runs") / "learning", help="folder of the runs")
         parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
         parser.add_argument("--tiny", action="store_true", help="a budget of seconds, to try the script itself")
         parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result file")

@@ -21,7 +21,7 @@ from townlet_training_core.statistics import Interval
 SEEDS = range(5)
 STEPS = 2_000_000
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "town_learning.png"
-CLONING = ("training.bc.epochs=6",)
+CLONING = ("training.bc.epochs=12", "training.bc.capture_steps=1024")
 IMPROVING = ("ppo.learning_rate_schedule=linear",)
 
 

@@ -20,7 +20,15 @@ __all__ = ["ScenarioBatch", "ScheduledAgents"]
 
 _PERTURBATIONS = ("price_spike", "blackout", "outage", "arranged_meet")
 _STEPS = ((c.NORTH, -1, 0), (c.SOUTH, 1, 0), (c.EAST, 0, 1), (c.WEST, 0, -1))
-_TAKE = {"fridge": c.USE, "stove": c.USE, "shower": c.USE, "till": c.BUY, "bed": c.SLEEP, "workplace": c.WORK, "table": c.EAT}
+_TAKE = {
+    "fridge": c.USE,
+    "stove": c.USE,
+    "shower": c.USE,
+    "till": c.BUY,
+    "bed": c.SLEEP,
+    "workplace": c.WORK,
+    "table": c.EAT,
+}
 _PATIENCE = 200
 """Ticks after which a schedule goes on although an intent was not carried out."""
 

@@ -497,7 +497,12 @@ class World:
         table = self.table(agent)
         around = [] if table is None else [self.agent_at(tile) for tile in self.ring((table.y, table.x))]
         for other in around:
-            if other is not None and other is not agent and other.idle and other.hunger < self.config.social.share_below:
+            if (
+                other is not None
+                and other is not agent
+                and other.idle
+                and other.hunger < self.config.social.share_below
+            ):
                 return other
         return None
 

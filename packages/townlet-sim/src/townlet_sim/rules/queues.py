@@ -8,7 +8,17 @@ from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.ties import both_ways, conflict, emit, find
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["affordable", "avoids", "leave_queue", "next_in_line", "progress", "release", "set_cooldown", "start_use", "stop"]
+__all__ = [
+    "affordable",
+    "avoids",
+    "leave_queue",
+    "next_in_line",
+    "progress",
+    "release",
+    "set_cooldown",
+    "start_use",
+    "stop",
+]
 
 
 @inlined

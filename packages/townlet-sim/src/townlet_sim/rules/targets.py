@@ -9,7 +9,17 @@ from townlet_sim.rules.queues import affordable
 from townlet_sim.rules.ties import find, occupant
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["RING_X", "RING_Y", "at_site", "chat_partner", "hungry", "late_colleague", "table_beside", "till_beside", "usable_object"]
+__all__ = [
+    "RING_X",
+    "RING_Y",
+    "at_site",
+    "chat_partner",
+    "hungry",
+    "late_colleague",
+    "table_beside",
+    "till_beside",
+    "usable_object",
+]
 
 RING_Y = (-1, 1, 0, 0, -1, -1, 1, 1)
 RING_X = (0, 0, 1, -1, 1, -1, 1, -1)

@@ -327,3 +327,25 @@ def test_the_commands_print_tables_json_and_pictures(town: Path, tmp_path: Path)
     assert "was changed" in invoke("audit", versions).output
     assert invoke("audit", versions, "--record", "town").exit_code == 2
     assert invoke("stats", tmp_path / "nowhere").exit_code == 2
+
+
+def test_outputs_that_cannot_be_written_are_refused(
+    town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("mine")
+    runner = CliRunner()
+    for arguments in (
+        ["stats", str(town), "--plot", "file.txt/x.png"],
+        ["compare", str(town), str(town), "--plot", "x.jpgg"],
+        ["curate", str(town), "-o", "file.txt/x.json"],
+        ["curate", str(town), "-o", str(town)],
+        ["merge", str(town), str(town), "-o", "file.txt/x.json"],
+        ["audit", "absent.json"],
+    ):
+        done = runner.invoke(app, arguments)
+        assert isinstance(done.exception, TownletError), arguments
+        assert done.exception.exit_code == 2
+    assert runner.invoke(app, ["stats", str(town), "--plot", "new/folder/x.png"]).exit_code == 0
+    assert Path("new/folder/x.png").read_bytes()[:4] == b"\x89PNG"
+    assert Path("file.txt").read_text() == "mine"

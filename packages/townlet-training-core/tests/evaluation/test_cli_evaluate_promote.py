@@ -248,3 +248,82 @@ def test_an_interruption_is_neither_a_verdict_nor_lost(tmp_path: Path, monkeypat
     assert (asked.exit_code, "counts as spent" in asked.output) == (75, True)
     book = json.loads((tmp_path / "releases" / "gate.json").read_text())
     assert [look["passed"] for looks in book["looks"].values() for look in looks] == [None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["evaluate", "-p", "random", "-o", "file.txt"], "--output: 'file.txt' is a file"),
+        (["evaluate", "-p", "random", "--plot", "file.txt/x.png"], "--plot: 'file.txt' is a file"),
+        (["evaluate", "-p", "random", "--plot", "x.txt"], "expected a name that ends with .png"),
+        (["evaluate", "-p", "random", "--cache", "file.txt/cache"], "is a file, not a folder"),
+        (["promote", "evaluate", "random", "--baseline", "random", "-o", "file.txt/x.json"], "'file.txt' is a file"),
+        (
+            ["promote", "evaluate", "random", "--baseline", "random", "-o", "folder"],
+            "'folder' is a folder; name a file",
+        ),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("mine")
+    Path("folder").mkdir()
+    done = invoke(*arguments, *POLE)
+    assert done.exit_code == 2
+    assert text in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder"]  # no look was spent
+    assert Path("file.txt").read_text() == "mine"
+
+
+def test_a_misfit_on_either_side_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(tmp_path / "three", 3.0, actions=("left", "right", "jump"))
+    for arguments in (
+        ["evaluate", "-p", "three", "-o", "out"],
+        ["promote", "evaluate", "three", "--baseline", "random"],
+        ["promote", "evaluate", "random", "--baseline", "three"],
+        ["promote", "apply", "three", "--initial"],
+    ):
+        done = invoke(*arguments, *POLE)
+        assert done.exit_code == 2, arguments
+        assert "action" in done.output.splitlines()[-1]
+        assert "Traceback" not in done.output
+    assert [path.name for path in tmp_path.iterdir() if path.name != "three"] == []
+
+
+def test_a_corrupt_registry_is_named_by_every_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weak, strong = export(tmp_path / "weak", 0.5), export(tmp_path / "strong", 30.0)
+    assert invoke("promote", "apply", weak, "--initial", "--no-golden", *POLE).exit_code == 0
+    log = Path("releases/audit.jsonl")
+    sound = log.read_bytes()
+    log.write_bytes(b"garbage\n" + sound)
+    before = {path: path.read_bytes() for path in Path("releases").rglob("*") if path.is_file()}
+    for arguments in (
+        ["promote", "history"],
+        ["promote", "rollback"],
+        ["promote", "apply", strong, "--force", "--reason", "try"],
+    ):
+        done = invoke(*arguments)
+        assert done.exit_code == 2, arguments
+        assert "line 1 is corrupt" in done.output
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(Path("releases/objects").iterdir())) == 1
+    log.write_bytes(sound)
+    assert invoke("promote", "history", "--repair").exit_code == 0
+
+
+def test_a_look_over_processes_gives_the_same_digits(tmp_path: Path) -> None:
+    strong = export(tmp_path / "strong", 30.0)
+    arguments = ["promote", "evaluate", strong, "--baseline", "random", *POLE, "--json", "--looks", "1"]
+    one = invoke(*arguments, "--releases", tmp_path / "a")
+    two = invoke(*arguments, "--releases", tmp_path / "b", "--workers", "2")
+    assert one.exit_code == two.exit_code == 1, two.output  # one pass of two
+    assert json.loads(one.output) == json.loads(two.output)
+
+
+def test_a_rollback_of_nothing_makes_no_registry(tmp_path: Path) -> None:
+    assert invoke("promote", "rollback", "--releases", tmp_path / "releases").exit_code == 2
+    assert not (tmp_path / "releases").exists()

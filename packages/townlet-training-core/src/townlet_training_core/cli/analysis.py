@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from townlet_training_core.cli.options import JsonOption
+from townlet_training_core.cli.outputs import require_file, require_picture
 from townlet_training_core.cli.tables import interval_text
 from townlet_training_core.dto.analysis import DatasetComparison, DatasetStats
 from townlet_training_core.errors import ConfigurationError
@@ -38,11 +39,9 @@ def register(group: typer.Typer) -> None:
 
 def stats(dataset: DatasetArgument, plot: PlotOption = None, as_json: JsonOption = False) -> None:
     """Summarise a dataset: rewards, returns, actions, by agent and together."""
-    from townlet_training_core.cli.evaluate import require_plots
     from townlet_training_core.replay.analysis import dataset_stats
 
-    if plot is not None:
-        require_plots()
+    require_picture(plot)
     found = dataset_stats(dataset)
     if plot is not None:
         _draw_actions(found, plot)
@@ -84,11 +83,9 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Say how the second dataset differs from the first, with effect sizes and intervals."""
-    from townlet_training_core.cli.evaluate import require_plots
     from townlet_training_core.replay.analysis import compare_datasets
 
-    if plot is not None:
-        require_plots()
+    require_picture(plot)
     found = compare_datasets(first, second, threshold=threshold)
     if plot is not None:
         _draw_drift(found, plot)
@@ -161,6 +158,7 @@ def curate(
     """Accept or reject samples, or the trajectories of a shard store; loaders leave rejected ones out."""
     from townlet_training_core.replay.curation import curate as curate_dataset
 
+    require_file(output, "--output")
     report = curate_dataset(
         dataset,
         output,
@@ -188,6 +186,7 @@ def merge(
     """Join datasets of one action and observation space into one manifest."""
     from townlet_training_core.replay.curation import merge as merge_datasets
 
+    require_file(output, "--output")
     report = merge_datasets(datasets, output)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))

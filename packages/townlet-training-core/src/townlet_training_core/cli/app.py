@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from townlet_training_core.errors import TownletError
+from townlet_training_core.errors import ConfigurationError, TownletError
 from townlet_training_core.registry import Group, load, plugins
 
 __all__ = ["app", "main"]
@@ -68,6 +68,10 @@ class _LazyGroup(TyperGroup):
             # The reader of our output went away (`townlet ... | head`): not an error of ours.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
+        except OSError as error:
+            if error.filename is None:  # not about a path that somebody gave
+                raise
+            _fail(ConfigurationError(f"{os.fsdecode(error.filename)!r}: {error.strerror or error}"))
 
 
 def _listing_help(ctx: Any) -> bool:

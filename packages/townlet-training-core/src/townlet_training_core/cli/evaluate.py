@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
+from townlet_training_core.cli.outputs import require_folder, require_picture
 from townlet_training_core.cli.tables import interval_text, results_table
 from townlet_training_core.config.loader import load_config
 from townlet_training_core.dto.evaluation import EvaluationResult, PairedComparison, SuiteAggregate
@@ -61,8 +62,9 @@ def evaluate(
     loaded = load_config(config, overrides=changes)
     settings = loaded.evaluation
     played = load_suites(suites, loaded)
-    if plot is not None:
-        require_plots()
+    require_folder(output, "--output")
+    require_folder(cache, "--cache")
+    require_picture(plot)
     try:
         results = {
             spec: [

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from townlet_training_core.cli.options import ConfigOption, JsonOption, SetOption
+from townlet_training_core.cli.outputs import require_file
 from townlet_training_core.config.loader import load_config
 from townlet_training_core.dto.evaluation import EvaluationResult, EvaluationSuite
 from townlet_training_core.dto.release import AuditEntry, LegacyFlags, PromotionVerdict
@@ -67,6 +68,7 @@ def evaluate(
     from townlet_training_core.evaluation.parallel import evaluate_spec, simulation_maker
     from townlet_training_core.registry import make_policy
 
+    require_file(output, "--output")
     loaded = load_config(config, overrides=overrides or ())
     registry = ReleaseRegistry(releases)
     if baseline is None:

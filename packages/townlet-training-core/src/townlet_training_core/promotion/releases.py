@@ -187,6 +187,9 @@ class ReleaseRegistry:
         ArtifactError
             When that policy's bytes were changed. Nothing is changed.
         """
+        if not self.root.is_dir():
+            msg = f"registry {str(self.root)!r} has no earlier release to go back to"
+            raise DataError(msg)
         with self._locked() as entries:
             stack = _stack(entries)
             if to is None:

@@ -203,6 +203,9 @@ def audit(versions: Path) -> AuditReport:
     DataError
         When the versions file itself cannot be used.
     """
+    if not versions.is_file():
+        msg = f"versions file {str(versions)!r} does not exist; `--record NAME=DATASET` begins one"
+        raise MissingFileError(msg)
     payload = _read_mapping(versions)
     listed = payload.get("datasets", payload)
     if isinstance(listed, list):

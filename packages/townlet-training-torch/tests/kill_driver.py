@@ -95,7 +95,7 @@ def note_phases(path: Path) -> None:
     noting(PPOSource, "collect", "capture")
     noting(CloningData, "__init__", "capture")
     noting(PPOStrategy, "_update", "update")
-    noting(Learner, "step", "update")  # of cloning
+    noting(Learner, "apply", "update")  # of cloning
     noting(Session, "evaluate", "evaluation")
     noting(CheckpointStore, "_write", "save")
 

@@ -2,7 +2,7 @@
 
 Each contestant is a script under ``peers/`` that answers on its standard output (``peers/worker.py``) and times its
 own rounds. Everyone gets the same number of threads. How idle OpenMP threads wait matters a lot on a machine that
-does something else besides, so every peer is tried once with torch's default and with ``PASSIVE``, and keeps the better.
+does something else besides, so every peer is tried once with torch's default and with ``PASSIVE``: it keeps the better.
 """
 
 from __future__ import annotations

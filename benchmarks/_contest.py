@@ -2,7 +2,7 @@
 
 Each contestant is a script under ``peers/`` that answers on its standard output (``peers/worker.py``) and times its
 own rounds. Everyone gets the same number of threads. How idle OpenMP threads wait matters a lot on a machine that
-does something else besides, so every peer is tried with torch's default and with ``PASSIVE``, and keeps the better.
+does something else besides, so every peer is tried once with torch's default and with ``PASSIVE``: it keeps the better.
 """
 
 from __future__ import annotations
@@ -91,6 +91,9 @@ class Contestant:
         told = self._read()
         if "error" in told:
             self.failed = str(told["error"])
+            if self.name == OURS:
+                msg = f"{job} {dict(options)}: {self.failed}"
+                raise RuntimeError(msg)
             print(f"train: {self.label}: {job} fails and is left out: {self.failed}", flush=True)
             return {}
         return told

@@ -2,8 +2,8 @@
 
 ``serve`` reads one JSON object a line, ``{"job": NAME, "options": {...}}``. The first time that a job is asked with
 some options it is prepared; only what it returns is timed, here, in the process that does the work, so that neither
-the pipe nor the preparation counts. The answer is one JSON line: ``seconds``, ``processor`` seconds, and whatever else the
-job has to tell.
+the pipe nor the preparation counts. The answer is one JSON line: ``seconds``, ``processor`` seconds, and whatever else
+the job has to tell.
 """
 
 from __future__ import annotations

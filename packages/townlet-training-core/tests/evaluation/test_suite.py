@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import Any
@@ -209,3 +210,37 @@ def test_an_aggregate_weighs_every_episode_and_checks_its_sides(fake_town: Any, 
     for wrong in ((good, poor[:1]), (good, poor[::-1]), ((), ())):
         with pytest.raises(DataError):
             aggregate(*wrong)
+
+
+def test_slots_that_end_apart_have_episodes_of_their_own(fake_town: Any, dial_policy: Any) -> None:
+    class Apart(fake_town):  # type: ignore[misc]  # a fixture's class
+        """Slot n of an environment begins again after every 2 + n steps, whatever the others do."""
+
+        def step(self, actions: Any, out: Any) -> None:
+            super().step(actions, out)
+            ticks = np.repeat(self._tick, self.spec.agents_per_env)
+            slot = np.arange(out.terminated.size) % self.spec.agents_per_env
+            out.terminated[:] = ticks % (2 + slot) == 0
+
+    policy = dial_policy([0, 1, 0])  # earns 1 + 0.1 n a step
+    suite = EvaluationSuite(simulation="fake", seeds=(3, 4, 5), episode="slot")
+    result = evaluate_policy(Apart(num_envs=2, endless=True), policy, suite=suite)
+    # Slots 0, 1, 2 end after 2, 3 and 4 steps, having earned 1, 1.1 and 1.2 in each.
+    np.testing.assert_allclose(result.agent_returns, [[2.0, 3.3, 4.8]] * 3)
+    assert result.lengths == (4, 4, 4)
+    assert result.completed == (True, True, True)
+    assert result.events == {"earned": (9, 9, 9), "rested": (0, 0, 0)}
+    assert result.kpis == {}
+    # The first time that all of them end together would be tick 12.
+    together = evaluate_policy(
+        Apart(num_envs=2, endless=True), policy, suite=suite.model_copy(update={"episode": "environment"})
+    )
+    assert together.lengths == (12, 12, 12)
+
+
+def test_a_suite_of_whole_environments_hashes_as_before_there_was_a_choice() -> None:
+    suite = EvaluationSuite(simulation="fake", seeds=(1, 2))
+    described = suite.model_dump(mode="json", exclude={"name", "episode"})
+    expected = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    assert suite.content_hash() == expected
+    assert suite.model_copy(update={"episode": "slot"}).content_hash() != expected

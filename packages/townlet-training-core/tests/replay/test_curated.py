@@ -201,8 +201,8 @@ def test_what_does_not_belong_together_is_not_merged(store: Path, tmp_path: Path
 
 def test_rows_that_no_loader_could_use_are_rejected(tmp_path: Path) -> None:
     bad = table([2, 2, 2])
-    bad.data["rewards"][0] = np.nan  # type: ignore[index]  # an array
-    bad.data["actions"][2] = 9  # type: ignore[index]
+    bad.data["rewards"][0] = np.nan
+    bad.data["actions"][2] = 9
     path = write(tmp_path / "bad", bad)
     with pytest.raises(DataError, match="curate"):
         dataset_stats(path)

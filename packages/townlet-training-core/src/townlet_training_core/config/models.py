@@ -239,6 +239,13 @@ class EvaluationConfig(_Section):
     )
     num_envs: int = Field(32, ge=1, description="Environments stepped together.")
     max_steps: int | None = Field(None, ge=1, description="Stop an episode after so many steps; null plays to its end.")
+    episode: Literal["environment", "slot"] = Field(
+        "environment",
+        description=(
+            "environment: an episode ends when all slots of its environment end together; slot: the first episode of "
+            "every slot counts, for simulations whose slots end and begin again one by one."
+        ),
+    )
     greedy: bool = Field(False, description="Take the most probable action instead of sampling.")
     confidence: float = Field(0.95, gt=0.0, lt=1.0, description="Level of the bootstrap intervals.")
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples.")

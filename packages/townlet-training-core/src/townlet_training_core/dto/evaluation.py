@@ -56,6 +56,10 @@ class EvaluationSuite(Record):
     max_steps: int | None = Field(None, ge=1, description="Stop an episode after so many steps.")
     greedy: bool = Field(False, description="Take the most probable action instead of sampling.")
     action_seed: int = Field(0, ge=0, description="Seed of the episodes' action streams.")
+    episode: Literal["environment", "slot"] = Field(
+        "environment",
+        description="environment: ends when all slots end together; slot: every slot's first, which may end apart.",
+    )
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> EvaluationSuite:
@@ -69,11 +73,16 @@ class EvaluationSuite(Record):
 
     def content_hash(self) -> str:
         """SHA-256 of everything that determines the episodes of a given policy; the name is not in it."""
-        return _digest(self.model_dump(mode="json", exclude={"name"}))
+        return _digest(self._described(but={"name"}))
 
     def world_hash(self) -> str:
         """Like :meth:`content_hash` without the action streams: results with equal world hashes may be paired."""
-        return _digest(self.model_dump(mode="json", exclude={"name", "action_seed"}))
+        return _digest(self._described(but={"name", "action_seed"}))
+
+    def _described(self, *, but: set[str]) -> dict[str, JsonValue]:
+        """Return all fields but some; without ``episode`` where it is as ever, so that hashes stay what they were."""
+        left_out = but | ({"episode"} if self.episode == "environment" else set())
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 class ReturnSummary(Record):

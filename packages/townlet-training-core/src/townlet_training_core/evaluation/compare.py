@@ -47,6 +47,7 @@ def require_comparable(candidate: EvaluationResult, baseline: EvaluationResult) 
         "options": (candidate.suite.options, baseline.suite.options),
         "seeds": (candidate.suite.seeds, baseline.suite.seeds),
         "max_steps": (candidate.suite.max_steps, baseline.suite.max_steps),
+        "episode": (candidate.suite.episode, baseline.suite.episode),
         "greedy": (candidate.suite.greedy, baseline.suite.greedy),
     }
     for what, (first, second) in pairs.items():

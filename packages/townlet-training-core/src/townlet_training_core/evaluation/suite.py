@@ -3,7 +3,10 @@
 What an episode is
     Environment ``b`` is reset with its own seed and played until, in one step, every slot that acted in it
     ended (``terminated`` or ``truncated``), or until ``max_steps``. A slot that terminates alone and respawns,
-    or leaves, does not end it: whatever the slot earns afterwards counts into the same episode.
+    or leaves, does not end it: whatever the slot earns afterwards counts into the same episode. In a suite whose
+    ``episode`` is ``slot`` every slot has an episode of its own, from the reset to its first end; the environment is
+    played until all have ended, and what ended slots go on to do counts for nothing. Indicators, which belong to whole
+    environments, are not recorded then.
 The return of an episode
     The mean over the N slots of the environment of the rewards summed over its steps. Rewards count in steps
     in which the slot was alive when the step began.
@@ -51,6 +54,7 @@ def suite_from_config(
         options=dict(choice.options),
         seeds=tuple(range(evaluation.first_seed, evaluation.first_seed + evaluation.episodes)),
         max_steps=evaluation.max_steps,
+        episode=evaluation.episode,
         greedy=evaluation.greedy,
         action_seed=action_seed,
     )
@@ -200,14 +204,16 @@ class _Block:
         self.lengths = np.zeros(episodes, np.int64)
         self.running = np.ones(episodes, np.bool_)
         self.completed = np.zeros(episodes, np.bool_)
+        self.ended = np.zeros((episodes, agents), np.bool_)  # slots whose own episode is over
         self.kpis = {name: np.full(episodes, np.nan) for name in kpis}
         self.events = np.zeros((episodes, kinds), np.int64)
 
     def count_events(self, events: NDArray[Any], agents: int) -> None:
         """Count the step's events of running episodes."""
-        town = events["slot"].astype(np.int64) // agents
+        slot = events["slot"].astype(np.int64)
+        town = slot // agents
         kept = town < self.running.size
-        kept[kept] = self.running[town[kept]]
+        kept[kept] = self.running[town[kept]] & ~self.ended[town[kept], slot[kept] % agents]
         np.add.at(self.events, (town[kept], events["kind"][kept].astype(np.int64)), 1)
 
 
@@ -223,7 +229,8 @@ def _play(
     spec = simulation.spec
     towns, agents, episodes = spec.num_envs, spec.agents_per_env, len(seeds)
     padded = [*seeds, *[seeds[0]] * (towns - episodes)]
-    report = getattr(simulation, "kpis", None) if spec.kpi_names else None
+    apart = suite.episode == "slot"
+    report = getattr(simulation, "kpis", None) if spec.kpi_names and not apart else None
     block = _Block(episodes, agents, kpis=spec.kpi_names if callable(report) else (), kinds=len(spec.event_kinds))
     streams = TownStreams(suite.action_seed, padded, agents=agents)
     out = allocate(spec.observations, slots=towns * agents, actions=len(spec.action_names))
@@ -241,11 +248,17 @@ def _play(
         policy.reset(ended)
         running = block.running
         earned = np.where(acted, out.rewards, 0.0).reshape(towns, agents)[:episodes]
-        block.rewards[running] += earned[running]
+        block.rewards[running] += np.where(block.ended, 0.0, earned)[running]
         block.lengths[running] += 1
         if block.events.size and simulation.events.size:
             block.count_events(simulation.events, agents)
-        over = _town_over(acted, ended, (towns, agents))[:episodes] & running
+        if apart:
+            shape = (towns, agents)
+            going = (acted & ~ended).reshape(shape)[:episodes] & ~block.ended
+            block.ended |= ended.reshape(shape)[:episodes]
+            over = block.ended.any(axis=1) & ~going.any(axis=1) & running
+        else:
+            over = _town_over(acted, ended, (towns, agents))[:episodes] & running
         if over.any():
             if callable(report):
                 for name, values in report().items():
@@ -258,7 +271,7 @@ def _play(
     if suite.max_steps is None and block.running.any():
         msg = (
             f"episodes of simulation {spec.name!r} with seeds {_first(seeds, block.running)} did not end within "
-            f"{STEP_LIMIT} steps; give the suite max_steps"
+            f"{STEP_LIMIT} steps; give the suite max_steps, or, where slots end one by one, episode: slot"
         )
         raise ConfigurationError(msg)
     if not np.isfinite(block.rewards).all():

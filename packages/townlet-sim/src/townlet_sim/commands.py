@@ -115,7 +115,7 @@ class Show:
             actor, stream = self._trained, np.random.default_rng(seed)
             actor.bind(self.batch)
             seen = {**self._rows.observations, "action_mask": self._rows.action_mask}
-            return lambda: actor.act(seen, stream).actions  # type: ignore[no-any-return]  # another package's
+            return lambda: actor.act(seen, stream).actions
         if policy != "schedule":
             return lambda: self.batch.scripted_actions(policy)  # type: ignore[arg-type]  # checked above
         from townlet_sim.story import ScenarioBatch, ScheduledAgents

@@ -47,7 +47,7 @@ def memory_bytes(spaces: Spaces, config: TrainingConfig, *, slots: int, masked: 
     """
     steps, ppo = config.ppo.rollout_steps, config.ppo
     rows = steps * slots
-    seen = sum(math.prod(item.shape) * np.dtype(item.dtype).itemsize for item in spaces.observations.values())
+    seen: int = sum(math.prod(item.shape) * np.dtype(item.dtype).itemsize for item in spaces.observations.values())
     observations = (steps + 1) * slots * (seen + (len(spaces.action_names) if masked else 0) + 2)
     description = describe(spaces, config.network, normalise=ppo.normalize_observations)
     parameters = sum(math.prod(shape) for shape in expected_shapes(description).values())

@@ -97,8 +97,11 @@ class Rows:
         index = torch.from_numpy(np.ascontiguousarray(chosen.reshape(-1))).to(device)
         shape = chosen.shape
 
-        def take(column: Tensor, name: str = "") -> Tensor:
-            picked = torch.from_numpy(read[name]).to(device) if name in read else column.index_select(0, index)
+        def take(column: Tensor | PaddedColumn, name: str = "") -> Tensor:
+            if isinstance(column, PaddedColumn):
+                picked = torch.from_numpy(read[name]).to(device)
+            else:
+                picked = column.index_select(0, index)
             return picked if len(shape) == 1 else picked.view(*shape, *picked.shape[1:])
 
         def send(array: NDArray[Any]) -> Tensor:
@@ -140,10 +143,10 @@ def rows_of(
     if missing:
         msg = f"the data lacks the observations {missing}; it has {sorted(arrays.observations)}"
         raise DataError(msg)
+    observed: Mapping[str, NDArray[Any] | PaddedColumn] = arrays.observations
     return Rows(
         observations={
-            name: column if isinstance(column := arrays.observations[name], PaddedColumn) else flat(column)
-            for name in inputs
+            name: column if isinstance(column := observed[name], PaddedColumn) else flat(column) for name in inputs
         },
         action_mask=None if arrays.action_mask is None else flat(arrays.action_mask),
         columns={"actions": flat(arrays.actions), **{name: flat(column) for name, column in columns.items()}},

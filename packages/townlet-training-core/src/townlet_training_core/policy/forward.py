@@ -154,7 +154,7 @@ class NumpyNetwork:
         values: Array = np.asarray(array, self.dtype)
         scale = self.description.inputs[name].scale
         if scale != 1.0:
-            values = values * self.dtype.type(scale)
+            values = values * np.asarray(scale, self.dtype)
         if name in self._moments:
             mean, inverse = self._moments[name]
             values = np.clip((values - mean) * inverse, -NORMALISER_CLIP, NORMALISER_CLIP)

@@ -289,7 +289,7 @@ class PaddedColumn:
         self.dtype, self.shape = found.dtype, (*rows.shape, *spec.shape)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self._rows)
 
     def __getitem__(self, key: slice | NDArray[np.bool_]) -> NDArray[Any]:
         rows = self._rows[key]

@@ -68,7 +68,7 @@ def test_weights_are_those_that_a_learner_changes(workshop: Any, rows: int) -> N
     before = forward(observations)[0].copy()
     learner = Learner(network, learning_rate=1e-3)  # moves the parameters into one tensor
     with torch.no_grad():
-        network.shared[0].weight.mul_(2.0)
+        network.get_parameter("shared.0.weight").mul_(2.0)
     after = forward(observations)[0].copy()
     np.testing.assert_allclose(after, _by_module(network, observations)[0], rtol=1e-5, atol=1e-6)
     assert np.abs(after - before).max() > 1e-4

@@ -257,7 +257,7 @@ def _moved(network: PolicyValueNetwork, start: dict[str, Tensor]) -> dict[str, T
     return {name: tensor - start[name] for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
 
 
-PLANS = {
+PLANS: dict[str, dict[str, Any]] = {
     "plain": {},
     "labels": {"bc_weight": 0.5},
     "expert": {"bc_weight": 0.5},
@@ -365,7 +365,7 @@ def test_in_float64_the_networks_gradients_are_those_of_autograd() -> None:
                 }
                 logits = network.policy_head(latents[""])
                 values = network.value_head(latents.get("value_", latents[""])).squeeze(-1)
-                ((logits.t() * pull[:width]).sum() + (values * pull[-1]).sum()).backward()  # type: ignore[no-untyped-call]
+                ((logits.t() * pull[:width]).sum() + (values * pull[-1]).sum()).backward()
             found.append(_gradients(learner))
         for name, gradient in found[0].items():
             torch.testing.assert_close(gradient, found[1][name], rtol=1e-9, atol=1e-12, msg=f"{variant} {name}")

@@ -45,7 +45,8 @@ def memory_bytes(spaces: Spaces, config: TrainingConfig, *, slots: int, masked: 
     masked:
         Whether the simulation ever forbids an action: masks then are stored.
     """
-    steps, ppo = config.ppo.rollout_steps, config.ppo
+    ppo = config.ppo
+    steps: int = ppo.rollout_steps
     rows = steps * slots
     seen: int = sum(math.prod(item.shape) * np.dtype(item.dtype).itemsize for item in spaces.observations.values())
     observations = (steps + 1) * slots * (seen + (len(spaces.action_names) if masked else 0) + 2)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,10 +71,13 @@ class Wide:
         out.action_mask[...] = True
 
 
-def resident() -> int:
-    """Bytes resident now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-    return pages * resource.getpagesize()
+def resident(which: str) -> int:
+    """Bytes resident: ``VmRSS`` now, ``VmHWM`` at the peak.
+
+    Not ``ru_maxrss``, which a process that was started by a larger one has from there.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{which}:"))
 
 
 def main() -> None:
@@ -96,9 +98,9 @@ def main() -> None:
         return workshop.config(ppo=ppo, network={"hidden_dim": 256}, num_envs=64)
 
     PPOStrategy().run(workshop.context(config(8), name="small"), PPORequest())
-    before = resident()
+    before = resident("VmRSS")
     PPOStrategy().run(workshop.context(config(steps), name="large"), PPORequest())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident("VmHWM")
     said = memory_bytes(Wide().spec, config(steps), slots=64, masked=True)
     sys.stdout.write(json.dumps({"rose": peak - before, "said": said}) + "\n")
 

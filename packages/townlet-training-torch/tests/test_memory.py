@@ -35,7 +35,7 @@ def test_the_formula_by_hand() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
 def test_the_peak_of_a_rollout_and_its_update_is_within_a_third_of_the_formula(tmp_path: Path) -> None:
     driver = Path(__file__).with_name("memory_driver.py")
     finished = subprocess.run(

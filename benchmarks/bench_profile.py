@@ -99,7 +99,7 @@ def parts_of_an_iteration() -> tuple[dict[str, float], float]:
             make = trainer.services.make_simulation
 
             def timed_town(**options: Any) -> Any:
-                made = make(**options)
+                made: Any = make(**options)
                 made.step = clock.timed("town", made.step)
                 return made
 

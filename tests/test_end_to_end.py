@@ -175,6 +175,8 @@ def test_an_exported_policy_decides_and_earns_what_the_checkpoints_network_does(
     first, second = (policy.act(flat, generator(5, "same")) for policy in (exported, learned))
     assert first.log_probs is not None
     assert second.log_probs is not None
+    assert first.values is not None
+    assert second.values is not None
     assert (first.actions == second.actions).mean() >= 0.9999
     same = first.actions == second.actions
     np.testing.assert_allclose(first.log_probs[same], second.log_probs[same], rtol=1e-5, atol=1e-5)

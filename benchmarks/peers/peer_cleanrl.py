@@ -71,7 +71,7 @@ def passes(
                 value = 0.5 * unclipped.mean()
             loss = policy - p.ENTROPY_COEF * distribution.entropy().mean() + value * p.VALUE_COEF
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            loss.backward()
             nn.utils.clip_grad_norm_(parameters, p.MAX_GRAD_NORM)
             optimizer.step()
 
@@ -165,7 +165,7 @@ def cloning() -> Round:
             logits, _ = network(maps, features)
             loss = nn.functional.cross_entropy(logits, actions)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             optimizer.step()
 
     return Round(work=work)

@@ -163,7 +163,7 @@ def test_who_gave_way_waits_anew_and_who_has_waited_longer_passes() -> None:
     for _ in range(20):
         play(town, rows, c.STAY, c.STAY, c.STAY, c.STAY)
     play(town, rows, c.STAY, c.GIVE_WAY, c.STAY, c.STAY)
-    served = []
+    served: list[int] = []
     for _ in range(100):
         user = int(town.arrays.object_i[0, SHOWER, c.USER])
         served += [user] if served[-1:] != [user] else []

@@ -81,7 +81,9 @@ def test_it_is_captured_with_its_log_probabilities_and_values(tmp_path: Path) ->
     again = ExportedPolicy.load(policy)
     chances = again.action_probabilities(seen)[np.arange(len(table)), table.column("actions")]
     np.testing.assert_allclose(np.exp(table.column("log_probs")), chances, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(table.column("values"), again.values(seen), rtol=1e-4, atol=1e-5)
+    values = again.values(seen)
+    assert values is not None
+    np.testing.assert_allclose(table.column("values"), values, rtol=1e-4, atol=1e-5)
 
 
 def test_it_goes_through_the_gate_and_into_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

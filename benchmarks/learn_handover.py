@@ -4,16 +4,14 @@ Equal agent-steps: one million of PPO after the clone, and for the run from scra
 of the expert took. The weight of the BC loss beside the PPO loss (0, 0.1, 0.5; constant) is compared at the same
 budget, from the same clones. Everything is played on the same 32 seeds of the default town.
 
-Run: ``python benchmarks/learn_handover.py``; writes ``benchmarks/results/town_handover.json`` and
-``docs/images/town_handover.png``. Interrupted, it goes on where it was.
+Run: ``python benchmarks/learn_handover.py``; writes ``benchmarks/results/town_handover.json``. Interrupted, it goes on
+where it was.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from _learning import Bench, Job, Line, curve, draw, over_seeds, rules_of, show
+from _learning import Bench, Job, over_seeds, rules_of, show
 from _town import Town, agent_steps, indicators, iterations_for, settings
 from learn_town import IMPROVING, clone_of
 
@@ -24,8 +22,6 @@ from townlet_training_core.telemetry.curves import curves as curves_of
 SEEDS = range(3)
 STEPS = 1_050_000
 WEIGHTS = (0.0, 0.1, 0.5)
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "town_handover.png"
-COLOURS = {"scratch": "tab:orange", "bc_weight 0": "tab:blue", "bc_weight 0.1": "tab:green", "bc_weight 0.5": "tab:red"}
 
 
 def main() -> None:
@@ -34,24 +30,22 @@ def main() -> None:
     seeds = SEEDS[:2] if bench.tiny else SEEDS
     rules = rules_of(settings(0, tiny=bench.tiny).simulation)
     iterations = 2 if bench.tiny else iterations_for(STEPS)
-    watching = f"evaluation.every={1 if bench.tiny else 16}"
     clones = [clone_of(seed, rules=rules, tiny=bench.tiny) for seed in seeds]
     arms: dict[str, list[Job]] = {}
     for weight in WEIGHTS:
         arms[f"bc_weight {weight:g}"] = [
             Job(
                 arm=f"bc_weight_{weight:g}",
-                config=settings(clone.seed, *IMPROVING, watching, tiny=bench.tiny),
+                config=settings(clone.seed, *IMPROVING, tiny=bench.tiny),
                 strategy="ppo",
                 request={"iterations": iterations, "bc_weight": weight},
                 rules=rules,
                 start=clone,
-                watch=town.watch,
             )
             for clone in clones
         ]
     captured = clones[0].config.training.bc.capture_steps // clones[0].config.ppo.rollout_steps
-    scratch_settings = (*IMPROVING, watching, "ppo.value_warmup_iterations=0")
+    scratch_settings = (*IMPROVING, "ppo.value_warmup_iterations=0")
     arms["scratch"] = [
         Job(
             arm="scratch",
@@ -59,7 +53,6 @@ def main() -> None:
             strategy="ppo",
             request={"iterations": iterations + captured},
             rules=rules,
-            watch=town.watch,
         )
         for seed in seeds
     ]
@@ -91,29 +84,7 @@ def main() -> None:
         report.add(f"bc_weight 0 minus {arm}: return, lower end over seeds", value=over.low, unit="return per day",
             bound=0.0 if arm == "scratch" else None,
             note=f"{show(over)} over seeds, {show(episodes)} over episodes")  # fmt: skip
-
-    per_iteration = agent_steps(arms["scratch"][0].config, 1)
-    found = {
-        f"{arm}.seed_{job.seed}": curve(job, bench.work, steps_per_iteration=per_iteration)
-        for arm, jobs in arms.items()
-        for job in jobs
-    }
-    lines = []
-    for arm in arms:
-        scored = [
-            {"steps": one["steps"], "return_mean": [town.score(value / town.days) for value in one["return_mean"]]}
-            for name, one in found.items()
-            if name.startswith(f"{arm}.seed_")
-        ]
-        lines.append(Line(label=arm if arm == "scratch" else f"clone, {arm}", colour=COLOURS[arm], curves=scored))
-    draw(
-        bench.work / "curve.png" if bench.tiny else PICTURE,
-        lines,
-        levels={"scripted expert": expert},
-        ylabel="score (random 0, ceiling 1)",
-        title=f"Default town, {len(town.watch.seeds)} episodes per point, {len(seeds)} seeds",
-    )
-    bench.write(town.details({arm: jobs[0] for arm, jobs in arms.items()}, found))
+    bench.write(town.details({arm: jobs[0] for arm, jobs in arms.items()}, {}))
 
 
 if __name__ == "__main__":

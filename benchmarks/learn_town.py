@@ -22,7 +22,7 @@ SEEDS = range(5)
 STEPS = 2_000_000
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "town_learning.png"
 CLONING = ("training.bc.epochs=12", "training.bc.capture_steps=1024")
-IMPROVING = ("ppo.learning_rate_schedule=linear",)
+IMPROVING = ("ppo.learning_rate_schedule=linear", "ppo.entropy_coef=0.03", "ppo.entropy_schedule=linear")
 
 
 def clone_of(seed: int, *, rules: str, tiny: bool) -> Job:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 
 from townlet_training_core.dto.evaluation import IntervalDTO
 
@@ -31,7 +32,7 @@ def line_chart(
     title:
         What is drawn; also read out by screen readers, with first and last value of each line.
     lines:
-        (name, values) pairs; NaN interrupts a line.
+        (name, values) pairs; NaN interrupts a line, which a thin one bridges.
     axis:
         What the horizontal axis counts.
     breaks:
@@ -54,7 +55,12 @@ def line_chart(
         mark = _round(x(position + 0.5))
         parts.append(f'<line class="break" x1="{mark}" x2="{mark}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
     for index, (_, values) in enumerate(lines):
-        for piece in _pieces(values):
+        pieces = _pieces(values)
+        for (*_, left), (right, *_) in pairwise(pieces):
+            ends = zip("12", (left, right), strict=True)
+            places = " ".join(f'x{end}="{_round(x(at))}" y{end}="{_round(y(value))}"' for end, (at, value) in ends)
+            parts.append(f'<line class="s{index % 6} gap" {places}/>')
+        for piece in pieces:
             points = " ".join(f"{_round(x(at))},{_round(y(value))}" for at, value in piece)
             if len(piece) == 1:
                 at, value = piece[0]

@@ -87,17 +87,17 @@ def write_report(runs: Sequence[RunDirectory | Path], target: Path, *, verdicts:
 
 
 def render(runs: Sequence[RunRecord], *, written: str) -> str:
-    """Return the document; equal input gives equal bytes."""
+    """Return the document, what was found before how it came about; equal input gives equal bytes."""
     sections = [
+        ("promotion", "Promotion", "".join(_verdict(v) for run in runs for v in run.verdicts)),
+        ("evaluation", "Evaluation", scores_section(runs)),
         ("what", "What was run", _what(runs)),
         ("learning", "Learning", _charts(runs, _LEARNING)),
         ("losses", "Losses", _charts(runs, _LOSSES)),
         ("health", "Health of the training", _charts(runs, _HEALTH)),
-        ("evaluation", "Evaluation", scores_section(runs)),
         ("events", "Events", _charts(runs, _EVENTS) + events_section(runs)),
         ("cloning", "Behaviour cloning", cloning_section(runs)),
         ("anneal", "Anneal stages", _anneal(runs)),
-        ("promotion", "Promotion", "".join(_verdict(v) for run in runs for v in run.verdicts)),
         ("numbers", "All numbers", "".join(_numbers(run) for run in runs)),
     ]
     filled = [(key, title, body) for key, title, body in sections if body]
@@ -123,14 +123,16 @@ def render(runs: Sequence[RunRecord], *, written: str) -> str:
 
 
 def _what(runs: Sequence[RunRecord]) -> str:
-    facts = [[name, *(_text(run.manifest.get(name)) for run in runs)] for name in _FACTS]
-    environments = [_environment(run) for run in runs]
-    for name in dict.fromkeys(key for found in environments for key in found):
-        facts.append([name, *(_text(found.get(name)) for found in environments)])
-    shown = [row for row in facts if any(row[1:])]
-    if not shown:
+    names = ["", *(run.name for run in runs)]
+    facts = _rows([{name: run.manifest.get(name) for name in _FACTS} | _asked(run) for run in runs])
+    where = _rows([_environment(run) for run in runs])
+    if not facts and not where:
         return ""
-    body = table("Runs", ["", *(run.name for run in runs)], shown, header_column=True)
+    body = table("Runs", names, facts, header_column=True, align_numbers=False) if facts else ""
+    if where:
+        label = "Versions and machine"
+        found = table(label, names, where, header_column=True, align_numbers=False)
+        body += f"<details><summary>{label}</summary>{found}</details>"
     if len(runs) > 1:
         configs = [_flatten(run.config) for run in runs]
         keys = sorted({key for config in configs for key in config})
@@ -141,7 +143,7 @@ def _what(runs: Sequence[RunRecord]) -> str:
         ]
         if rows:
             headers = ["key", *(run.name for run in runs)]
-            body += table("Where the configurations differ", headers, rows, header_column=True)
+            body += table("Where the configurations differ", headers, rows, header_column=True, align_numbers=False)
         else:
             body += "<p>The configurations are the same.</p>"
     for run in runs:
@@ -155,14 +157,24 @@ def _what(runs: Sequence[RunRecord]) -> str:
     return body
 
 
-def _environment(run: RunRecord) -> dict[str, Any]:
-    """List what was asked for, with which versions, and where."""
+def _rows(found: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Lay facts of several runs side by side; a fact that none has is left out."""
+    rows = [[name, *(_text(facts.get(name)) for facts in found)] for name in dict.fromkeys(k for f in found for k in f)]
+    return [row for row in rows if any(row[1:])]
+
+
+def _asked(run: RunRecord) -> dict[str, Any]:
+    """List what was asked for."""
     request = _flatten(run.manifest.get("request") or {}, "request.")
-    asked = {key: value for key, value in request.items() if value not in (None, "")}
+    return {key: value for key, value in request.items() if value not in (None, "")}
+
+
+def _environment(run: RunRecord) -> dict[str, Any]:
+    """List with which versions, and where."""
     return {
-        **asked,
-        **_flatten(run.manifest.get("packages") or {}, ""),
-        **_flatten(run.manifest.get("platform") or {}, ""),
+        name: item
+        for part in ("packages", "platform")
+        for name, item in _flatten(run.manifest.get(part) or {}, "").items()
     }
 
 

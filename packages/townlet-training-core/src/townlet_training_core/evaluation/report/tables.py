@@ -21,16 +21,28 @@ def figure(title: str, chart: str) -> str:
     return f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>"
 
 
-def table(caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, header_column: bool = False) -> str:
+def table(
+    caption: str,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    header_column: bool = False,
+    align_numbers: bool = True,
+) -> str:
     """Write a table; it scrolls sideways where the screen is narrow, also by keyboard.
 
     Parameters
     ----------
     header_column:
         The first cell of each row is its header.
+    align_numbers:
+        Set columns of numbers to the right; not where rows are facts of different kinds.
     """
     numeric = [
-        bool(rows) and all(_NUMERIC.fullmatch(row[at]) or not row[at] for row in rows) and any(row[at] for row in rows)
+        bool(rows)
+        and align_numbers
+        and all(_NUMERIC.fullmatch(row[at]) or not row[at] for row in rows)
+        and any(row[at] for row in rows)
         for at in range(len(headers))
     ]
     head = "".join(

@@ -39,7 +39,7 @@ def test_the_formula_by_hand() -> None:
 def test_the_peak_of_a_rollout_and_its_update_is_within_a_third_of_the_formula(tmp_path: Path) -> None:
     driver = Path(__file__).with_name("memory_driver.py")
     finished = subprocess.run(
-        [sys.executable, str(driver), str(tmp_path), "1024"],
+        [sys.executable, str(driver), str(tmp_path), "512"],
         capture_output=True,
         text=True,
         check=False,

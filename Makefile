@@ -95,6 +95,10 @@ test-core: .venv-core/.set-up ## the tests of core, town and façade in an envir
 	@.venv-core/bin/python tests/warm_up.py
 	@OMP_NUM_THREADS=1 .venv-core/bin/python -m pytest -q -n $(WORKERS) $(addprefix packages/,$(TORCH_FREE)) tests
 
+.PHONY: test-cuda
+test-cuda: setup ## the tests of training with learners on a CUDA device, where there is one
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q packages/townlet-training-torch/tests --device cuda
+
 .PHONY: matrix
 matrix: uv.lock ## core and town on Python 3.12 and 3.13, where those are installed
 	@failed=; for version in 3.12 3.13; do \

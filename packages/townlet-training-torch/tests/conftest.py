@@ -318,6 +318,10 @@ ON_PATHS: dict[str, tuple[str, ...]] = {
 """Tests that are run on several of them; every other test takes the default path. Compiling takes half a minute."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device on which the learners of these tests compute")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ON_PATHS.get(metafunc.function.__name__)
     if names is not None:
@@ -333,8 +337,9 @@ def compute_path(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, compute_path: dict[str, Any]) -> Workshop:
-    return Workshop(tmp_path, compute_path)
+def workshop(tmp_path: Path, compute_path: dict[str, Any], request: pytest.FixtureRequest) -> Workshop:
+    # The option is there when pytest is given this folder.
+    return Workshop(tmp_path, {"device": request.config.getoption("--device", "cpu"), **compute_path})
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 import townlet_sim
 from townlet_sim import columns as c
@@ -110,6 +111,18 @@ def test_the_vector_view_resets_in_the_same_step() -> None:
     assert (again["features"] == same["features"]).all()
     assert env.action_space.contains(env.action_space.sample())
     env.close()
+
+
+def test_gymnasiums_own_wrappers_accept_the_vector_view() -> None:
+    env = DictInfoToList(RecordEpisodeStatistics(TownVectorEnv(2, {"episode_ticks": 20, "agents": 4})))
+    env.reset(seed=5)
+    returns = np.zeros(8)
+    for _ in range(20):
+        _, rewards, _, truncated, infos = env.step(env.action_space.sample())
+        returns += rewards
+    assert truncated.all()
+    assert [info["episode"]["l"] for info in infos] == [20] * 8
+    assert [info["episode"]["r"] for info in infos] == pytest.approx(returns.tolist())
 
 
 def test_importing_the_package_imports_no_heavy_library() -> None:

@@ -1,9 +1,9 @@
 """Training beside its peers: PPO's update, CartPole, the town, behaviour cloning, advantages.
 
-Run: ``python benchmarks/bench_train.py [--only update,cartpole,...] [--repeats N] [--quick]``; writes
-``benchmarks/results/train.json`` and prints a table. Contestants are processes of their own on the same problem
-(``peers/problem.py``), they take turns, and every number is a median. Peers with dependencies of their own are made
-by ``make peers``; one that is not there is skipped, which is said.
+Run: ``python benchmarks/bench_train.py [--only update,cartpole,...] [--repeats N] [--quick]``; every section prints a
+table and writes ``benchmarks/results/train_<section>.json``. Contestants are processes of their own on the same
+problem (``peers/problem.py``), they take turns, and every number is a median. Peers with dependencies of their own are
+made by ``make peers``; one that is not there is skipped, which is said.
 """
 
 from __future__ import annotations
@@ -241,25 +241,26 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 
 
 def main() -> None:
-    """Measure and write ``results/train.json``."""
+    """Measure; every section writes a file of its own, so that one can be measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated; prints without writing")
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--passive", action="store_true", help="do not try which way of waiting suits a peer best")
     parser.add_argument("--quick", action="store_true", help="short runs; prints without writing")
     arguments = parser.parse_args()
-    report = Report("train", threads=THREADS)
-    bench = Bench(report, repeats=arguments.repeats, quick=arguments.quick, compare=not arguments.passive)
     failed = False
     for name in arguments.only.split(","):
+        report = Report(f"train_{name}", threads=THREADS)
+        bench = Bench(report, repeats=arguments.repeats, quick=arguments.quick, compare=not arguments.passive)
         try:
             SECTIONS[name](bench)
         except RuntimeError as error:  # ours does not do its job: the rest is measured all the same
             failed = True
             print(f"train: {name}: {error}", flush=True)
-    report.show()
-    if arguments.only == ",".join(SECTIONS) and not arguments.quick:
-        report.write()
+            continue
+        report.show()
+        if not arguments.quick:
+            report.write()
     sys.exit(int(failed))
 
 

@@ -58,7 +58,7 @@ class Contestant:
         environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
         if waiting is not None:
             environment["OMP_WAIT_POLICY"] = waiting
-        self.name, self.label, self.waiting, self.failed = name, NAMES[name], waiting, ""
+        self.name, self.label, self.waiting, self.threads, self.failed = name, NAMES[name], waiting, threads, ""
         self._process = subprocess.Popen(
             [str(python_of(name)), script],
             cwd=PEERS,
@@ -154,15 +154,19 @@ def alternated(
     return {name: series for name, series in found.items() if len(series.rounds) == repeats}
 
 
-def choose(name: str, job: str, options: Mapping[str, Any], *, threads: int, compare: bool = True) -> Contestant:
+def choose(
+    name: str, job: str, options: Mapping[str, Any], *, threads: int, compare: bool = True, one_thread: bool = False
+) -> Contestant:
     """Start a contestant, waiting in the way that is the faster for it at this job; ours waits ``PASSIVE``, as always.
 
-    Without ``compare`` everyone waits ``PASSIVE``, which spares a minute on a busy machine.
+    Without ``compare`` everyone waits ``PASSIVE``, which spares a minute on a busy machine. With ``one_thread`` it may
+    also do with a single one, where that is faster.
     """
     if name == OURS or not compare:
         return Contestant(name, threads=threads, waiting="PASSIVE")
     tried = [Contestant(name, threads=threads, waiting=waiting) for waiting in ("PASSIVE", None)]
-    best = [float("inf")] * 2
+    tried += [Contestant(name, threads=1, waiting=None)] if one_thread else []
+    best = [float("inf")] * len(tried)
     for number in range(3):
         for place, contestant in enumerate(tried):
             if best[place] > 3 * min(best) and number:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,22 @@ CARTPOLE_ITERATIONS, CARTPOLE_SEEDS = 98, 5
 class Bench:
     """What all sections share."""
 
-    def __init__(self, report: Report, *, repeats: int, quick: bool, compare: bool) -> None:
-        self.report, self.repeats, self.quick, self._compare = report, repeats, quick, compare
-        self._waiting: dict[str, str | None] = {}
+    def __init__(self, report: Report, *, repeats: int, quick: bool, compare: bool, peers: Sequence[str]) -> None:
+        self.report, self.repeats, self.quick, self._compare, self._peers = report, repeats, quick, compare, peers
 
     @contextmanager
-    def contestants(self, *names: str, job: str, options: Mapping[str, Any]) -> Iterator[list[Contestant]]:
+    def contestants(
+        self, *names: str, job: str, options: Mapping[str, Any], one_thread: bool = False
+    ) -> Iterator[list[Contestant]]:
         """Start whoever is there, and end them."""
         started = []
-        for name in installed((OURS, *names)):
-            if name in self._waiting:
-                started.append(Contestant(name, threads=THREADS, waiting=self._waiting[name]))
-            else:
-                started.append(choose(name, job, options, threads=THREADS, compare=self._compare))
+        invited = [name for name in names if not self._peers or name in self._peers]
+        for name in installed((OURS, *invited)):
+            started.append(choose(name, job, options, threads=THREADS, compare=self._compare, one_thread=one_thread))
         for contestant in started:
-            self._waiting[contestant.name] = contestant.waiting
             self.report.peers[contestant.label] = {
                 **contestant.versions,
+                "threads": str(contestant.threads),
                 "idle threads": contestant.waiting or "default",
             }
         try:
@@ -121,7 +120,8 @@ def cartpole(bench: Bench) -> None:
     iterations = 4 if bench.quick else CARTPOLE_ITERATIONS
     steps = iterations * p.CARTPOLE_ENVS * p.CARTPOLE_STEPS
     names = ("cleanrl", "sb3", "torchrl", "tianshou", "skrl", "rllib")
-    with bench.contestants(*names, job="cartpole", options={"seed": 99, "iterations": 4}) as everyone:
+    trial = {"seed": 99, "iterations": 4}
+    with bench.contestants(*names, job="cartpole", options=trial, one_thread=True) as everyone:
         found = {one.name: Series(one) for one in everyone}
         for seed in range(min(CARTPOLE_SEEDS, bench.repeats)):
             turn(everyone, "cartpole", {"seed": seed, "iterations": iterations}, found)
@@ -129,6 +129,7 @@ def cartpole(bench: Bench) -> None:
         others = sorted((name for name in found if name != OURS), key=lambda name: found[name].seconds)
         bounds = dict.fromkeys(others, 2.5)
         note = f"{steps:,} steps, 8 environments x 128 steps, 4 passes, 2 x 64 units; all of gymnasium.make, one by one"
+        note += "; each with as many threads as suit it"
         bench.compare("cartpole", found[OURS], found, bounds, amount=steps, unit="steps/s", note=note)
         for name in others:
             returns = {who: [row["return"] for row in found[who].rounds] for who in (OURS, name)}
@@ -206,6 +207,8 @@ def advantages(bench: Bench) -> None:
 
 def _advantages(bench: Bench, everyone: list[Contestant], other: str, ways: list[dict[str, bool]]) -> None:
     """Beside the faster of the peer's ways."""
+    if len(everyone) < 2:
+        return
     ours, peer = everyone
     series = {"ours": Series(ours)}
     theirs = [Series(peer) for _ in ways]
@@ -244,14 +247,17 @@ def main() -> None:
     """Measure; every section writes a file of its own, so that one can be measured again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
+    parser.add_argument("--peers", default="", help="peers to invite, comma-separated; their names join the file's")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--passive", action="store_true", help="do not try which way of waiting suits a peer best")
     parser.add_argument("--quick", action="store_true", help="short runs; prints without writing")
     arguments = parser.parse_args()
-    failed = False
+    failed, peers = False, [name for name in arguments.peers.split(",") if name]
     for name in arguments.only.split(","):
-        report = Report(f"train_{name}", threads=THREADS)
-        bench = Bench(report, repeats=arguments.repeats, quick=arguments.quick, compare=not arguments.passive)
+        report = Report("_".join(["train", name, *peers]), threads=THREADS)
+        bench = Bench(
+            report, repeats=arguments.repeats, quick=arguments.quick, compare=not arguments.passive, peers=peers
+        )
         try:
             SECTIONS[name](bench)
         except RuntimeError as error:  # ours does not do its job: the rest is measured all the same

@@ -200,8 +200,7 @@ def cartpole(seed: int, iterations: int) -> Round:
         seed=seed,
         simulation=SimulationChoice(name="gymnasium", num_envs=p.CARTPOLE_ENVS, options={"env": p.CARTPOLE}),
         network=NetworkConfig(hidden_dim=p.CARTPOLE_HIDDEN, separate_trunks=True),
-        compute=ComputeConfig(threads=threads()),
-        checkpoint=CheckpointConfig(every=10**6),
+        checkpoint=CheckpointConfig(every=10**6),  # threads: our default, one for a network as small as this
         ppo=PPOConfig(
             **PPO,
             rollout_steps=p.CARTPOLE_STEPS,

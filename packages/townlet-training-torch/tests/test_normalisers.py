@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from townlet_training_core.config.models import ComputeConfig
 from townlet_training_core.errors import ConfigurationError
-from townlet_training_torch.device import compute_threads, resolve_device
+from townlet_training_torch.device import compute_threads, resolve_device, spare_threads
 from townlet_training_torch.minibatches import mini_batch_size
 from townlet_training_torch.normalisers import ObservationNormaliser, ReturnScaler
 
@@ -85,6 +86,15 @@ def test_threads_are_set_inside_and_put_back() -> None:
     with compute_threads(3) as chosen:
         assert (chosen, torch.get_num_threads()) == (3, 3)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("threads", "parameters", "expected"), [(0, 50_000, 1), (0, 50_001, 3), (3, 10, 3)])
+def test_a_small_network_spares_threads_unless_a_number_was_asked_for(
+    threads: int, parameters: int, expected: int
+) -> None:
+    with compute_threads(3):
+        spare_threads(ComputeConfig(threads=threads), parameters=parameters)
+        assert torch.get_num_threads() == expected
 
 
 @pytest.mark.cuda

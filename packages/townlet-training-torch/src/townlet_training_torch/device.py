@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import torch
 
+from townlet_training_core.config.models import ComputeConfig
 from townlet_training_core.errors import ConfigurationError
 
-__all__ = ["compute_threads", "resolve_device"]
+__all__ = ["compute_threads", "resolve_device", "spare_threads"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -50,3 +51,12 @@ def compute_threads(threads: int) -> Iterator[int]:
         yield chosen
     finally:
         torch.set_num_threads(before)
+
+
+def spare_threads(compute: ComputeConfig, *, parameters: int) -> None:
+    """Go on with one thread for a small network, unless a number of threads was asked for.
+
+    Called inside :func:`compute_threads`, which restores the number.
+    """
+    if compute.threads == 0 and parameters <= compute.small_network:
+        torch.set_num_threads(1)

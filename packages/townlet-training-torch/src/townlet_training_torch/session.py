@@ -17,7 +17,7 @@ from townlet_training_core.policy.forward import expected_shapes
 from townlet_training_core.strategy import PreparationContext, TrainingContext
 from townlet_training_core.streams import generator_state, restore_generator
 from townlet_training_torch.checkpoint import CheckpointStore, Snapshot, find_checkpoint, read_snapshot
-from townlet_training_torch.device import resolve_device
+from townlet_training_torch.device import resolve_device, spare_threads
 from townlet_training_torch.learner import Learner
 from townlet_training_torch.networks import Spaces, build_network, describe
 from townlet_training_torch.policy import TorchPolicy
@@ -110,6 +110,7 @@ class Session:
             generator=torch_generator(config.seed, *([context.stage] if context.stage else []), "network"),
             orthogonal=config.network.orthogonal_init,
         ).to(resolve_device(device or config.compute.device))
+        spare_threads(config.compute, parameters=sum(parameter.numel() for parameter in network.parameters()))
         self.learner = Learner(
             network,
             learning_rate=learning_rate,

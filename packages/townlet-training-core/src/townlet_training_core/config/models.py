@@ -72,7 +72,14 @@ class ComputeConfig(_Section):
     """Where and how the learner computes."""
 
     device: str = Field("cpu", description="'cpu', 'cuda', 'cuda:N', or 'auto' (CUDA with most free memory, else CPU).")
-    threads: int = Field(0, ge=0, description="CPU threads of the learner; 0 means all cores.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of the learner; 0 means all cores, or one where the network is small."
+    )
+    small_network: int = Field(
+        50_000,
+        ge=0,
+        description="Parameters up to which a network is small: waking a second thread costs more than it does.",
+    )
     handwritten: bool = Field(
         True, description="Hand-written gradients where the network allows it (dense, without memory); else autograd."
     )

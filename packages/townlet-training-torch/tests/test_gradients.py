@@ -394,6 +394,33 @@ def test_flat_adam_equals_torchs_own() -> None:
     assert ours.arrays()["value_head.bias/step"] == 6.0
 
 
+def test_moments_too_small_to_matter_become_zero_at_the_same_step_after_a_restart() -> None:
+    def fresh() -> tuple[FlatParameters, FlatAdam]:
+        network = torch.nn.ModuleDict({"policy_head": torch.nn.Linear(3, 5), "value_head": torch.nn.Linear(3, 2)})
+        flat = FlatParameters(network, value_only=list(network["value_head"].parameters()))
+        return flat, FlatAdam(flat, learning_rate=1e-2, eps=1e-5, weight_decay=0.0)
+
+    def moment(adam: FlatAdam) -> float:
+        return float(adam.arrays()["policy_head.weight/exp_avg"].max())
+
+    flat, adam = fresh()
+    flat.gradients.fill_(1e-28)
+    adam.step()
+    assert moment(adam) == pytest.approx(1e-29)
+    flat.gradients.zero_()
+    for _ in range(39):
+        adam.step()
+    _, again = fresh()
+    for path, array in adam.arrays().items():
+        assert again.load(*path.rsplit("/", 1), array)
+    for one in (adam, again):
+        for _ in range(23):
+            one.step()
+        assert 0.0 < moment(one) < 1e-30
+        one.step()  # the 64th
+        assert moment(one) == 0.0
+
+
 def test_parameters_stay_views_and_gaps_stay_zero() -> None:
     network = _network("odd")
     learner = Learner(network, learning_rate=1e-2)

@@ -20,6 +20,13 @@ __all__ = ["FlatAdam", "FlatParameters"]
 _ALIGNED = 16
 """Elements between the starts of parameters: 64 bytes of float32, as matrix products like it."""
 
+_TINY, _EVERY = 1e-30, 64
+"""Moments below the first are set to 0 after every so many steps.
+
+A unit that no longer fires has moments that shrink towards the smallest floats, with which processors compute many
+times slower: cloning fell to a third of its speed after a thousand steps. Next to ``eps`` such a moment moves nothing.
+"""
+
 
 class FlatParameters:
     """Moves a network's parameters into one tensor.
@@ -108,6 +115,7 @@ class FlatAdam:
         self.learning_rate, self._eps, self._weight_decay, self._flat = learning_rate, eps, weight_decay, flat
         self._moments = {name: torch.zeros_like(flat.values) for name in ("exp_avg", "exp_avg_sq")}
         self._steps = [torch.zeros((), dtype=torch.float32, device=flat.values.device) for _ in range(2)]
+        self._taken = 0
         parts = (slice(0, flat.split), slice(flat.split, None))
         columns = (flat.values, flat.gradients, *self._moments.values())
         self._parts = [[column[part] for part in parts] for column in columns]
@@ -133,6 +141,10 @@ class FlatAdam:
                 eps=self._eps,
                 maximize=False,
             )
+            self._taken += 1
+            if self._taken % _EVERY == 0:
+                for moment in self._moments.values():
+                    moment.masked_fill_(moment.abs() < _TINY, 0.0)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return copies of step counts and moments as ``<parameter>/<moment>``; nothing before the first step."""
@@ -154,6 +166,8 @@ class FlatAdam:
             target = self._flat.view(name, self._moments[key])
             if tuple(target.shape) != array.shape:
                 return False
+        elif self._flat.value_part(name):  # counts the steps of either kind
+            self._taken = int(array)
         target.copy_(torch.from_numpy(np.array(array)))
         return True
 

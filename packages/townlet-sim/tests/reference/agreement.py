@@ -288,8 +288,6 @@ def play(
             expert = [NAMES.index(expert_action(town, agent)) for agent in town.agents]
             chosen = choose(masks, expert)
             actions[b * count : (b + 1) * count] = chosen
-            globals().setdefault("LAST", {})[b] = [NAMES[x] for x in chosen]
-            globals().setdefault("BEF", {})[b] = [(a.slot, a.tile, a.busy, a.queue) for a in town.agents]
             town.step(chosen)
         sim.step(actions, rows)
     sim.close()

@@ -511,10 +511,12 @@ class Town(Shifts):
                 ]
             if self.config.respawn:
                 self.respawn_at[slot] = self.tick + self.config.respawn_delay_ticks
+        entered = []
         for slot, when in enumerate(self.respawn_at):
             if when == self.tick:
                 self.respawn(slot)
-                weigh_errands(self, [self.agents[slot]])
+                entered.append(self.agents[slot])
                 self.tick -= 1
                 self.emit(slot, "respawn", value=float(self.spawns[slot]))
                 self.tick += 1
+        weigh_errands(self, entered)

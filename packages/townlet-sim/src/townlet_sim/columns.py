@@ -105,6 +105,19 @@ QUEUE_CAPACITY = 4
 USER, HELD, WAITING, QUEUE_0 = range(4)
 OBJECT_INTS = QUEUE_0 + QUEUE_CAPACITY
 
+# Tile of a map, int32: (L, H, W, TILE_INTS); what follows from the tile alone
+(
+    WAYS,  # bit ``action - 1``: the tile of that step is walkable
+    THINGS,  # bit k: an object on the ring's tile k
+    USABLE,  # bit k: a fridge, stove or shower there
+    N_THINGS,
+    TABLE_BESIDE,  # -1 none
+    TILL_BESIDE,  # 0 or 1
+    SEEN_FROM,  # rows of ``LayoutArrays.seen``
+    SEEN_TO,
+    TILE_INTS,
+) = range(9)
+
 # Town, int64: (B, TOWN_INTS)
 (
     TICK,
@@ -430,7 +443,7 @@ INT_PATHS: tuple[str, ...] = (
     I_EXIT_WINDOW,
 ) = range(48)
 # Constants that have no path of their own
-I_STAGE, I_CREW, I_FRIDGE, I_LAYOUTS, I_VARIANT, I_STATE, I_EDIBLE, INT_CONSTANTS = range(48, 56)
+I_STAGE, I_CREW, I_FRIDGE, I_LAYOUTS, I_VARIANT, I_STATE, I_EDIBLE, I_SIDE, INT_CONSTANTS = range(48, 57)
 
 # Columns of ``RuleArrays.profile``; the biases are 1 where they are switched off
 (

@@ -6,12 +6,11 @@ Kernels are compiled when the first town is made, not when this module is import
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from operator import is_
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +34,16 @@ from townlet_sim.spaces import (
     map_channels,
     window,
 )
-from townlet_sim.state import RuleArrays, StateArrays, allocate_state, rule_arrays
-
-if TYPE_CHECKING:
-    from townlet_sim.rules.tick import OutArrays
+from townlet_sim.state import OutArrays, RuleArrays, StateArrays, allocate_state, out_sample, rule_arrays
+from townlet_sim.workers import Worker
 
 __all__ = ["GivenAgent", "GivenTown", "StepOut", "StepRows", "TownBatch"]
 
 _LOG = logging.getLogger("townlet_sim")
 _THREADS_PAY_FROM = 256
 """Agents below which waking a worker costs more than it saves."""
+_PATIENCE = 10_000
+"""Looks at a worker's last towns, some tenths of a millisecond, before this thread sleeps until they are done."""
 
 
 class StepOut(Protocol):
@@ -150,7 +149,7 @@ class TownBatch:
                 generate_layout(agents=agents, size=config.map_size, seed=config.layout_seed + k)
                 for k in range(config.layouts)
             )
-        self._layout: LayoutArrays = layout_arrays(self.layouts, agents=agents)
+        self._layout: LayoutArrays = layout_arrays(self.layouts, agents=agents, side=window(config.observation))
         first = self.layouts[0]
         fridges = first.of_type("fridge")
         self._rules: RuleArrays = rule_arrays(
@@ -185,12 +184,23 @@ class TownBatch:
         )
         self._no_actions = np.zeros(num_envs * agents, np.int64)
         self._no_state = np.zeros((1, 1), np.float32)
-        self._shapes = {name: (num_envs * agents, *spec.shape) for name, spec in observations.items()}
+        self._expected = self._kinds_of_rows()
+        inside = _words((*self._state, *self._layout, *self._rules))
+        self._table = np.array([0, 0, *inside, *_words(out_sample())], np.int64)
+        self._taken: OutArrays | None = None
         workers = min(threads, num_envs) if num_envs * agents >= _THREADS_PAY_FROM else 1
-        self._pool = ThreadPoolExecutor(workers - 1, thread_name_prefix="town") if workers > 1 else None
-        bounds = [num_envs * k // workers for k in range(workers + 1)]
-        self._ranges = list(pairwise(bounds))
+        self._workers = [Worker(f"town-{k}") for k in range(1, workers)]
         self._started = False
+
+    def _kinds_of_rows(self) -> tuple[tuple[tuple[int, ...], Any], ...]:
+        """Return the shapes and dtypes of the caller's arrays: the kernels know no others."""
+        slots = self._towns * self._agents
+        specs = self.spec.observations
+        seen = tuple(((slots, *specs[name].shape), specs[name].dtype) for name in ("map", "features"))
+        central = ((slots, *specs["state"].shape) if "state" in specs else self._no_state.shape, np.float32)
+        flat = ((slots,), np.bool_)
+        rows = (((slots, len(ACTIONS)), np.bool_), flat, ((slots,), np.float32), flat, flat)
+        return (*seen, central, *rows, *seen, central)
 
     def _apply(self, given: GivenTown) -> None:
         if len(given.agents) > self._agents:
@@ -247,7 +257,8 @@ class TownBatch:
             msg = f"expected one seed or {self._towns} seeds in 0 .. 2**64 - 1, found {seed!r}"
             raise ValueError(msg)
         self._state.town_u[:, c.SEED] = np.array([int(value) for value in seeds], np.uint64)
-        self._run(self._no_actions, self._rows(out), 1)
+        self._take(out)
+        self._run(self._no_actions, 1)
         self._started = True
 
     def step(self, actions: NDArray[Any], out: StepOut) -> None:
@@ -255,13 +266,13 @@ class TownBatch:
         if not self._started:
             msg = "step before reset: call reset(seed=..., out=...) first"
             raise RuntimeError(msg)
-        rows = self._rows(out)
+        self._take(out)
         if actions.dtype != np.int64 or not actions.flags.c_contiguous:
             actions = np.ascontiguousarray(actions, np.int64)
-        if actions.shape != rows.rewards.shape:
-            msg = f"actions: expected shape {rows.rewards.shape}, found {actions.shape}"
+        if actions.shape != self._no_actions.shape:
+            msg = f"actions: expected shape {self._no_actions.shape}, found {actions.shape}"
             raise ValueError(msg)
-        self._run(actions, rows, 0)
+        self._run(actions, 0)
 
     def save_state(self) -> dict[str, NDArray[Any]]:
         """Return copies of everything that the future depends on."""
@@ -289,7 +300,8 @@ class TownBatch:
         for name, array in self._state._asdict().items():
             array[...] = state[name]
         self._started = True
-        self._run(self._no_actions, self._rows(out), 2)
+        self._take(out)
+        self._run(self._no_actions, 2)
 
     def expert_actions(self) -> NDArray[np.int64]:
         """Return the scripted expert's action for every slot, ``(S,)``; inside the mask, and without any effect."""
@@ -311,9 +323,7 @@ class TownBatch:
             raise ValueError(msg)
         kinds = np.array([-1 if name is None else SCRIPTED_POLICIES.index(name) for name in names], np.int64)
         actions = np.zeros(self._towns * self._agents, np.int64)
-        self._kernels.scripted_range(
-            self._state, self._layout, self._rules, 0, self._towns, np.tile(kinds, self._towns), actions
-        )
+        self._kernels.scripted_range(self._table, np.tile(kinds, self._towns), actions, 0, self._towns)
         return actions
 
     def kpis(self) -> dict[str, NDArray[Any]]:
@@ -322,8 +332,8 @@ class TownBatch:
 
     def close(self) -> None:
         """Stop the worker threads; safe to call twice."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        for worker in self._workers:
+            worker.close()
 
     # ---- beyond the port ----
 
@@ -376,7 +386,8 @@ class TownBatch:
 
     def publish(self, out: StepOut) -> None:
         """Rewrite observations, masks and alive rows after the state was edited from outside."""
-        self._run(self._no_actions, self._rows(out), 2)
+        self._take(out)
+        self._run(self._no_actions, 2)
 
     def enter_agent(self, town: int, slot: int) -> None:
         """Let a new agent enter an empty slot now (a scenario's arrival); call :meth:`publish` afterwards."""
@@ -401,27 +412,24 @@ class TownBatch:
 
     # ---- inside ----
 
-    def _run(self, actions: NDArray[np.int64], rows: OutArrays, mode: int) -> None:
-        """Step (0), reset (1) or observe (2) all towns, in ranges when there are workers."""
-        run = self._kernels.run_range
-        if self._pool is None:
-            run(self._state, self._layout, self._rules, 0, self._towns, actions, rows, mode)
-            return
-        pending = [
-            self._pool.submit(run, self._state, self._layout, self._rules, low, high, actions, rows, mode)
-            for low, high in self._ranges[1:]
-        ]
-        run(self._state, self._layout, self._rules, *self._ranges[0], actions, rows, mode)
-        wait(pending)
-        for future in pending:
-            future.result()
+    def _run(self, actions: NDArray[np.int64], mode: int) -> None:
+        """Step (0), reset (1) or observe (2) all towns, together with the workers."""
+        for worker in self._workers:
+            worker.join()  # it may have come too late for the last step, and must not begin with this one's
+        run, table = self._kernels.run_towns, self._table
+        table[:2] = 0
+        for worker in self._workers:
+            worker.begin(run, table, actions, mode, 0)
+        run(table, actions, mode, _PATIENCE if self._workers else 0)
+        if table[1] < self._towns:
+            for worker in self._workers:
+                worker.join()
 
-    def _rows(self, out: StepOut) -> OutArrays:
-        """Collect the caller's arrays and check each: a wrong dtype would compile a second set of kernels."""
+    def _take(self, out: StepOut) -> None:
+        """Point the kernels' table to the caller's arrays; what it pointed to already was checked before."""
         observations, final = out.observations, out.final_observation
         central = self.config.centralised_state
-        slots = self._towns * self._agents
-        rows = self._kernels.OutArrays(
+        rows = OutArrays(
             observations["map"],
             observations["features"],
             observations["state"] if central else self._no_state,
@@ -434,27 +442,32 @@ class TownBatch:
             final["features"],
             final["state"] if central else self._no_state,
         )
-        shapes = self._shapes
-        flat = (slots,)
-        expected = (
-            (shapes["map"], np.uint8),
-            (shapes["features"], np.float32),
-            (shapes["state"] if central else (1, 1), np.float32),
-            ((slots, len(ACTIONS)), np.bool_),
-            (flat, np.bool_),
-            (flat, np.float32),
-            (flat, np.bool_),
-            (flat, np.bool_),
-            (shapes["map"], np.uint8),
-            (shapes["features"], np.float32),
-            (shapes["state"] if central else (1, 1), np.float32),
-        )
-        for array, (shape, dtype), name in zip(rows, expected, rows._fields, strict=True):
-            if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
-                expectation = f"contiguous {shape} {np.dtype(dtype)}"
+        if self._taken is not None and all(map(is_, rows, self._taken)):
+            return
+        arrays: tuple[NDArray[Any], ...] = rows
+        for array, (shape, dtype), name in zip(arrays, self._expected, OutArrays._fields, strict=True):
+            if (
+                array.shape != shape
+                or array.dtype != dtype
+                or not array.flags.c_contiguous
+                or not array.flags.writeable
+            ):
+                expectation = f"writeable contiguous {shape} {np.dtype(dtype)}"
                 msg = f"out array {name!r}: expected {expectation}, found {array.shape} {array.dtype}"
                 raise ValueError(msg)
-        return rows  # type: ignore[no-any-return]  # the module of kernels is loaded late and untyped
+        flat = rows._replace(map=_flat(rows.map), final_map=_flat(rows.final_map))
+        words = _words(flat)
+        self._table[-len(words) :] = words
+        self._taken = rows  # keeps them alive, too
+
+
+def _flat(maps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return maps.reshape(maps.shape[0], -1)
+
+
+def _words(arrays: Iterable[NDArray[Any]]) -> list[int]:
+    """Return addresses and shapes as the kernels read them (:mod:`townlet_sim.rules.table`)."""
+    return [word for array in arrays for word in (array.__array_interface__["data"][0], *array.shape)]
 
 
 def _load_kernels() -> Any:

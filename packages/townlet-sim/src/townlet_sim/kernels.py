@@ -7,14 +7,13 @@ from townlet_sim.rules.exits import seek_exit
 from townlet_sim.rules.gather import gather_events
 from townlet_sim.rules.perturbations import begin_perturbation
 from townlet_sim.rules.scripted import scripted_range
-from townlet_sim.rules.tick import OutArrays, run_range
+from townlet_sim.rules.tick import run_towns
 
 __all__ = [
-    "OutArrays",
     "begin_perturbation",
     "gather_events",
     "respawns",
-    "run_range",
+    "run_towns",
     "scripted_range",
     "seek_exit",
 ]

@@ -112,6 +112,8 @@ class LayoutArrays(NamedTuple):
     cell: NDArray[np.float32]  # (L, H, W, 3T): the features that depend on the tile alone
     bed: NDArray[np.int64]  # (L, N)
     site: NDArray[np.int64]  # (L, N), -1 none
+    tile: NDArray[np.int32]  # (L, H, W, TILE_INTS)
+    seen: NDArray[np.int32]  # (L, K, 2): object, place in the window; the rows of one tile lie together
 
 
 def ring(y: int, x: int) -> Iterator[tuple[int, int]]:
@@ -303,7 +305,9 @@ def _usable(walkable: NDArray[np.bool_], objects: Sequence[PlacedObject]) -> boo
     return bool((_flood(walkable, [(int(start[0]), int(start[1]))])[walkable] < UNREACHABLE).all())
 
 
-def layout_arrays(layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.int32] | None = None) -> LayoutArrays:
+def layout_arrays(
+    layouts: Sequence[Layout], *, agents: int, side: int, sites: NDArray[np.int32] | None = None
+) -> LayoutArrays:
     """Pack maps for the kernels.
 
     Parameters
@@ -312,6 +316,8 @@ def layout_arrays(layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.i
         Maps of one size with objects of the same types in the same order.
     agents:
         N.
+    side:
+        Width of the window that an agent sees, odd.
     sites:
         ``(N,)`` object id of each agent's site where it is given, -1 for none.
 
@@ -327,6 +333,7 @@ def layout_arrays(layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.i
             msg = "maps of one town must have one size and the same objects in the same order"
             raise ValueError(msg)
     count, many = len(layouts), max(len(kinds), 1)
+    windows = [_seen(layout, side) for layout in layouts]
     arrays = LayoutArrays(
         walk=np.zeros((count, height, width), np.uint8),
         object_at=np.full((count, height, width), -1, np.int16),
@@ -336,6 +343,8 @@ def layout_arrays(layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.i
         cell=np.zeros((count, height, width, 3 * c.TYPES), np.float32),
         bed=np.full((count, agents), -1, np.int64),
         site=np.full((count, agents), -1, np.int64),
+        tile=np.zeros((count, height, width, c.TILE_INTS), np.int32),
+        seen=np.zeros((count, max(len(rows) for rows, _ in windows), 2), np.int32),
     )
     for number, layout in enumerate(layouts):
         arrays.walk[number] = layout.walkable
@@ -352,7 +361,51 @@ def layout_arrays(layouts: Sequence[Layout], *, agents: int, sites: NDArray[np.i
             arrays.site[number] = sites
         elif works:
             arrays.site[number] = [works[n % len(works)] for n in range(agents)]
+        rows, ends = windows[number]
+        arrays.seen[number, : len(rows)] = rows
+        arrays.tile[number, ..., c.SEEN_TO] = ends
+        arrays.tile[number, ..., c.SEEN_FROM].flat[1:] = ends.flat[:-1]
+        _describe_tiles(arrays, number)
     return arrays
+
+
+def _seen(layout: Layout, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ``(K, 2)`` objects and their places in windows, tile by tile, and the ``(H, W)`` ends of tiles' rows."""
+    height, width = layout.size
+    radius = side // 2
+    found = []
+    for index, thing in enumerate(layout.objects):
+        ys, xs = np.mgrid[
+            max(thing.y - radius, 0) : min(thing.y + radius + 1, height),
+            max(thing.x - radius, 0) : min(thing.x + radius + 1, width),
+        ]
+        places = (thing.y - ys + radius) * side + thing.x - xs + radius
+        found.append(np.stack([ys * width + xs, np.full_like(ys, index), places], axis=-1).reshape(-1, 3))
+    rows = np.concatenate([*found, np.zeros((0, 3), np.int64)])
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]  # within a tile in the order of the ids
+    ends = np.bincount(rows[:, 0], minlength=height * width).cumsum().reshape(height, width)
+    return rows[:, 1:], ends
+
+
+def _describe_tiles(arrays: LayoutArrays, number: int) -> None:
+    """Fill what the masks and features of a tile need, so that kernels look at one row instead of nine tiles."""
+    tile, walk, object_at = arrays.tile[number], arrays.walk[number], arrays.object_at[number]
+    height, width = walk.shape
+    walkable, things = np.pad(walk, 1), np.pad(object_at.astype(np.int64), 1, constant_values=-1)
+    kinds = np.where(things >= 0, arrays.objects[number, things, 0], -1)
+    usable = np.isin(kinds, (c.FRIDGE, c.STOVE, c.SHOWER))
+    for k, (dy, dx) in enumerate(ring(1, 1)):
+        there = np.s_[dy : dy + height, dx : dx + width]
+        if k < 4:  # the ring begins with the tiles of the four steps, in their order
+            tile[..., c.WAYS] |= (walkable[there] != 0).astype(np.int32) << k
+        tile[..., c.THINGS] |= (things[there] >= 0).astype(np.int32) << k
+        tile[..., c.USABLE] |= usable[there].astype(np.int32) << k
+        tile[..., c.N_THINGS] += things[there] >= 0
+    for kind, column in ((c.TABLE, c.TABLE_BESIDE), (c.TILL, c.TILL_BESIDE)):
+        nearest = arrays.near[number, :, :, kind].astype(np.int64)
+        ys, xs = np.indices(nearest.shape)
+        beside = (nearest >= 0) & (arrays.dist[number, nearest, ys, xs] == 0)
+        tile[..., column] = np.where(beside, nearest, -1) if kind == c.TABLE else beside
 
 
 def _nearest(arrays: LayoutArrays, number: int, kind: int, ids: list[int]) -> None:

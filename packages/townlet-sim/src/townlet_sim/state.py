@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from townlet_sim import columns as c
 from townlet_sim.config import BEHAVIOUR_BIAS, PROFILES, REWARD_BIAS, TownConfig
-from townlet_sim.spaces import SOCIAL_STAGES
+from townlet_sim.spaces import SOCIAL_STAGES, window
 
-__all__ = ["RuleArrays", "StateArrays", "allocate_state", "rule_arrays"]
+__all__ = ["OutArrays", "RuleArrays", "StateArrays", "allocate_state", "out_sample", "rule_arrays"]
 
 
 class StateArrays(NamedTuple):
@@ -48,6 +48,29 @@ class RuleArrays(NamedTuple):
     time: NDArray[np.float32]  # (ticks_per_day, 2): sin, cos
     given_f: NDArray[np.float64]  # (N, 4): hunger, hygiene, energy, wallet of a scenario; NaN not given
     given_i: NDArray[np.int64]  # (N, 3): present, y, x of a scenario; y -1 not given
+
+
+class OutArrays(NamedTuple):
+    """The caller's arrays, S = B * N rows; maps flattened."""
+
+    map: NDArray[np.uint8]
+    features: NDArray[np.float32]
+    state: NDArray[np.float32]
+    action_mask: NDArray[np.bool_]
+    alive: NDArray[np.bool_]
+    rewards: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    final_map: NDArray[np.uint8]
+    final_features: NDArray[np.float32]
+    final_state: NDArray[np.float32]
+
+
+def out_sample() -> OutArrays:
+    """Return the smallest arrays of the kind that a step writes."""
+    seen = (np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
+    flags = np.zeros(1, np.bool_)
+    return OutArrays(*seen, np.zeros((1, 1), np.bool_), flags, np.zeros(1, np.float32), flags, flags, *seen)
 
 
 def allocate_state(*, towns: int, agents: int, objects: int, height: int, width: int) -> StateArrays:
@@ -96,6 +119,7 @@ def rule_arrays(config: TownConfig, *, workplaces: int, fridge: int) -> RuleArra
     integers[c.I_FRIDGE] = fridge
     integers[c.I_LAYOUTS] = config.layouts
     integers[c.I_VARIANT] = ("hybrid", "full", "compact").index(config.observation)
+    integers[c.I_SIDE] = window(config.observation)
     integers[c.I_STATE] = config.centralised_state
     job_i = np.full((agents, 2), -1, np.int64)
     job_f = np.zeros((agents, 2), np.float64)

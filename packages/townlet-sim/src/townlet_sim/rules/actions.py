@@ -24,7 +24,7 @@ from townlet_sim.rules.targets import (
 from townlet_sim.rules.ties import both_ways, change, clamp, emit, find, occupant
 from townlet_sim.state import RuleArrays, StateArrays
 
-__all__ = ["STEP_X", "STEP_Y", "act", "begin_tick", "write_mask"]
+__all__ = ["STEP_X", "STEP_Y", "act", "allowed", "begin_tick"]
 
 STEP_Y = (0, -1, 1, 0, 0)
 STEP_X = (0, 0, 0, 1, -1)
@@ -32,50 +32,46 @@ _OPPOSITE = (0, 2, 1, 4, 3)
 
 
 @inlined
-def write_mask(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int) -> None:
-    """Write the mask of n for the tick ``now`` into the state."""
-    mask = s.mask[b, n]
+def allowed(
+    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, partner: int, guest: int, late: int
+) -> int:
+    """Return the mask of n for the tick ``now``, bit by bit.
+
+    ``partner``, ``guest`` and ``late`` are whom a chat, a shared meal and a covering are for, -1 for nobody.
+    """
     ai = s.agent_i[b, n]
-    for action in range(c.ACTIONS):
-        mask[action] = False
-    mask[c.STAY] = True
+    mask = 1 << c.STAY
     if ai[c.ALIVE] == 0 or ai[c.BUSY] == c.NAPPING:
-        return
+        return mask
     waiting = ai[c.QUEUE] >= 0
     if ai[c.BUSY] != c.FREE or waiting:
-        mask[c.LEAVE] = True
+        mask |= 1 << c.LEAVE
         if ai[c.BUSY_LEFT] > 0:
-            return
+            return mask
     layout = s.town_i[b, c.LAYOUT]
     y, x = ai[c.Y], ai[c.X]
-    height, width = g.walk.shape[1], g.walk.shape[2]
-    mask[c.NORTH] = y > 0 and g.walk[layout, y - 1, x] != 0
-    mask[c.SOUTH] = y + 1 < height and g.walk[layout, y + 1, x] != 0
-    mask[c.EAST] = x + 1 < width and g.walk[layout, y, x + 1] != 0
-    mask[c.WEST] = x > 0 and g.walk[layout, y, x - 1] != 0
+    mask |= g.tile[layout, y, x, c.WAYS] << c.NORTH
     if ai[c.BUSY] != c.FREE:
-        return
-    mask[c.CHAT] = now >= ai[c.CHAT_READY] and chat_partner(s, r, b, n, now) >= 0
+        return int(mask)
+    mask |= ((partner >= 0) & (now >= ai[c.CHAT_READY])) << c.CHAT
     if waiting:
         thing = ai[c.QUEUE]
         last = s.object_i[b, thing, c.QUEUE_0 + s.object_i[b, thing, c.WAITING] - 1]
-        mask[c.GIVE_WAY] = ai[c.GAVE_WAY] == 0 and last != n
-        return
-    mask[c.USE] = usable_object(s, g, r, b, n, now) >= 0
-    mask[c.EAT] = ai[c.PORTIONS] >= 1 and table_beside(s, g, b, n) >= 0
-    mask[c.SHARE] = ai[c.PORTIONS] >= 2 and hungry(s, g, r, b, n) >= 0
+        return int(mask | ((ai[c.GAVE_WAY] == 0) & (last != n)) << c.GIVE_WAY)
+    mask |= (usable_object(s, g, r, b, n, now) >= 0) << c.USE
+    mask |= ((ai[c.PORTIONS] >= 1) & (table_beside(s, g, b, n) >= 0)) << c.EAT
+    mask |= ((ai[c.PORTIONS] >= 2) & (guest >= 0)) << c.SHARE
     if ai[c.SHIFT_OPEN] != 0 and ai[c.SHIFT] != c.ABSENT and at_site(s, g, r, b, n):
-        mask[c.WORK] = True
-        if (ai[c.SHIFT] == c.ON_TIME or ai[c.SHIFT] == c.LATE) and late_colleague(s, r, b, n, False) >= 0:
-            mask[c.COVER] = True
-            mask[c.TAKE] = ai[c.TOOK] == 0
-    mask[c.BUY] = (
-        ai[c.INGREDIENTS] < r.i[c.I_MAX_INGREDIENTS]
-        and s.agent_f[b, n, c.WALLET] >= r.f[c.F_INGREDIENTS_COST] * s.town_f[b, c.PRICE]
-        and till_beside(s, g, b, n)
-    )
+        mask |= 1 << c.WORK
+        if (ai[c.SHIFT] == c.ON_TIME or ai[c.SHIFT] == c.LATE) and late >= 0:
+            mask |= 1 << c.COVER
+            mask |= (ai[c.TOOK] == 0) << c.TAKE
+    if till_beside(s, g, b, n) and ai[c.INGREDIENTS] < r.i[c.I_MAX_INGREDIENTS]:
+        mask |= (s.agent_f[b, n, c.WALLET] >= r.f[c.F_INGREDIENTS_COST] * s.town_f[b, c.PRICE]) << c.BUY
     bed = g.bed[layout, n]
-    mask[c.SLEEP] = bed >= 0 and s.agent_f[b, n, c.ENERGY] < r.f[c.F_CAN_SLEEP_BELOW] and g.dist[layout, bed, y, x] == 0
+    if bed >= 0 and s.agent_f[b, n, c.ENERGY] < r.f[c.F_CAN_SLEEP_BELOW]:
+        mask |= (g.dist[layout, bed, y, x] == 0) << c.SLEEP
+    return int(mask)
 
 
 @kernel

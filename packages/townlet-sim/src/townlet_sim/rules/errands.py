@@ -34,7 +34,7 @@ def place_of(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> in
     return int(0 + g.near[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], kind])
 
 
-@kernel
+@inlined
 def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
     place = place_of(s, g, b, n, errand)
     if place < 0:
@@ -42,7 +42,7 @@ def _path(s: StateArrays, g: LayoutArrays, b: int, n: int, errand: int) -> int:
     return int(0 + g.dist[s.town_i[b, c.LAYOUT], place, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]])
 
 
-@kernel
+@inlined
 def _food(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, emergency: bool) -> int:
     """Return the errand that leads to food, -1 for none."""
     table = _path(s, g, b, n, c.E_EAT) < _NOWHERE
@@ -62,7 +62,7 @@ def _food(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, emerge
     return cook
 
 
-@kernel
+@inlined
 def _meal_time(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, food: int) -> int:
     """Return the ticks until n has eaten; what is cooked must be carried to a table."""
     ticks = _path(s, g, b, n, food)

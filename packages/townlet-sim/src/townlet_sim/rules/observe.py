@@ -8,78 +8,98 @@ from numpy.typing import NDArray
 from townlet_sim import columns as c
 from townlet_sim.jit import inlined, kernel
 from townlet_sim.layout import LayoutArrays
+from townlet_sim.rules.actions import allowed
 from townlet_sim.rules.errands import place_of
 from townlet_sim.rules.targets import RING_X, RING_Y, chat_partner, hungry, late_colleague
 from townlet_sim.rules.ties import clamp, find
-from townlet_sim.state import RuleArrays, StateArrays
+from townlet_sim.state import OutArrays, RuleArrays, StateArrays
 
 __all__ = ["observe", "write_features", "write_map", "write_state"]
 
-_MANY = 64  # up to here lists are walked, above the tiles of the window are
+_MANY = 64  # up to here agents are walked, above the tiles of the window are
 _NEAR = 1 << 20
 
 
 @inlined
-def _object_pixel(
-    s: StateArrays, g: LayoutArrays, b: int, variant: int, thing: int, y: int, x: int, image: NDArray[np.uint8]
+def _write_objects(
+    s: StateArrays, g: LayoutArrays, b: int, n: int, variant: int, area: int, flat: NDArray[np.uint8]
 ) -> None:
-    used = 1 if s.object_i[b, thing, c.USER] >= 0 else 0
-    if variant == 1:
-        kind = g.objects[s.town_i[b, c.LAYOUT], thing, 0]
-        image[0 if kind == c.TABLE else 3 + kind, y, x] = 1
-        image[9, y, x] = used
-        image[10, y, x] = s.object_i[b, thing, c.WAITING]
-    else:
-        image[2, y, x] = 1
-        image[3, y, x] = used
+    layout = s.town_i[b, c.LAYOUT]
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    for row in range(g.tile[layout, y, x, c.SEEN_FROM], g.tile[layout, y, x, c.SEEN_TO]):
+        thing, place = int(0 + g.seen[layout, row, 0]), int(0 + g.seen[layout, row, 1])
+        used = 1 if s.object_i[b, thing, c.USER] >= 0 else 0
+        if variant == 1:
+            kind = g.objects[layout, thing, 0]
+            channel = 0 if kind == c.TABLE else 3 + kind
+            flat[channel * area + place] = 1
+            flat[9 * area + place] = used
+            flat[10 * area + place] = s.object_i[b, thing, c.WAITING]
+        else:
+            flat[2 * area + place] = 1
+            flat[3 * area + place] = used
 
 
 @inlined
-def write_map(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, image: NDArray[np.uint8]) -> float:
-    """Write n's map ``(C, W, W)``; return the relative distance of the nearest agent in the window."""
-    variant = r.i[c.I_VARIANT]
+def _write_ground(
+    s: StateArrays, g: LayoutArrays, b: int, n: int, variant: int, side: int, flat: NDArray[np.uint8]
+) -> None:
     layout = s.town_i[b, c.LAYOUT]
-    side = image.shape[1]
+    top, left = s.agent_i[b, n, c.Y] - side // 2, s.agent_i[b, n, c.X] - side // 2
+    for y in range(side):
+        for x in range(side):
+            wy, wx = top + y, left + x
+            if not (0 <= wy < g.walk.shape[1] and 0 <= wx < g.walk.shape[2]):
+                if variant == 1:
+                    flat[y * side + x] = 1
+            elif variant == 2:
+                flat[(4 * side + y) * side + x] = g.walk[layout, wy, wx]
+            elif g.walk[layout, wy, wx] == 0 and g.object_at[layout, wy, wx] < 0:
+                flat[y * side + x] = 1
+
+
+@inlined
+def _write_people(s: StateArrays, b: int, n: int, people: int, side: int, flat: NDArray[np.uint8]) -> tuple[int, int]:
+    """Write who is in the window; return the steps to the nearest and how many are on the eight tiles around."""
     radius = side // 2
-    top, left = s.agent_i[b, n, c.Y] - radius, s.agent_i[b, n, c.X] - radius
-    height, width = g.walk.shape[1], g.walk.shape[2]
-    flat = image.reshape(image.size)
+    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    own = ((people - 1) * side + radius) * side + radius
+    flat[own] = 1
+    nearest, beside = _NEAR, 0
+    if s.agent_i.shape[1] <= _MANY:
+        for m in range(s.agent_i.shape[1]):
+            dy, dx = s.agent_i[b, m, c.Y] - y, s.agent_i[b, m, c.X] - x
+            away = max(abs(dy), abs(dx))
+            # Without a branch: who is out of sight is written over n itself.
+            seen = (away <= radius) & (m != n) & (s.agent_i[b, m, c.ALIVE] != 0)
+            flat[(people * side + radius + dy) * side + radius + dx if seen else own] = 1
+            nearest = min(nearest, away if seen else _NEAR)
+            beside += 1 if seen & (away == 1) else 0
+        return nearest, beside
+    height, width = s.occupied.shape[1], s.occupied.shape[2]
+    for wy in range(max(y - radius, 0), min(y + radius + 1, height)):
+        for wx in range(max(x - radius, 0), min(x + radius + 1, width)):
+            if s.occupied[b, wy, wx] >= 0 and (wy != y or wx != x):
+                away = max(abs(wy - y), abs(wx - x))
+                flat[(people * side + radius + wy - y) * side + radius + wx - x] = 1
+                nearest = min(nearest, away)
+                beside += 1 if away == 1 else 0
+    return nearest, beside
+
+
+@inlined
+def write_map(
+    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, flat: NDArray[np.uint8]
+) -> tuple[float, int]:
+    """Write n's map ``(C * W * W,)``; return the relative distance of the nearest agent and how many are beside n."""
+    variant, side = r.i[c.I_VARIANT], r.i[c.I_SIDE]
     for k in range(flat.size):
         flat[k] = 0
-    people = 2 if variant == 1 else 1
-    image[people - 1, radius, radius] = 1
-    nearest = _NEAR
-    agents, things = s.agent_i.shape[1], s.object_i.shape[1]
-    if agents <= _MANY:
-        for m in range(agents):
-            y, x = s.agent_i[b, m, c.Y] - top, s.agent_i[b, m, c.X] - left
-            if 0 <= y < side and 0 <= x < side and m != n and s.agent_i[b, m, c.ALIVE] != 0:
-                image[people, y, x] = 1
-                nearest = min(nearest, max(abs(y - radius), abs(x - radius)))
-    if things <= _MANY:
-        for thing in range(things):
-            y, x = g.objects[layout, thing, 1] - top, g.objects[layout, thing, 2] - left
-            if 0 <= y < side and 0 <= x < side:
-                _object_pixel(s, g, b, variant, thing, y, x, image)
-    if agents > _MANY or things > _MANY or variant > 0:
-        for y in range(side):
-            for x in range(side):
-                wy, wx = top + y, left + x
-                inside = 0 <= wy < height and 0 <= wx < width
-                if not inside:
-                    if variant == 1:
-                        image[0, y, x] = 1
-                    continue
-                if agents > _MANY and s.occupied[b, wy, wx] >= 0 and (y != radius or x != radius):
-                    image[people, y, x] = 1
-                    nearest = min(nearest, max(abs(y - radius), abs(x - radius)))
-                if things > _MANY and g.object_at[layout, wy, wx] >= 0:
-                    _object_pixel(s, g, b, variant, 0 + g.object_at[layout, wy, wx], y, x, image)
-                if variant == 1 and g.walk[layout, wy, wx] == 0 and g.object_at[layout, wy, wx] < 0:
-                    image[0, y, x] = 1
-                elif variant == 2:
-                    image[4, y, x] = g.walk[layout, wy, wx]
-    return float(min(nearest / radius, 1.0))
+    nearest, beside = _write_people(s, b, n, 2 if variant == 1 else 1, side, flat)
+    _write_objects(s, g, b, n, variant, side * side, flat)
+    if variant > 0:
+        _write_ground(s, g, b, n, variant, side, flat)
+    return float(min(nearest / (side // 2), 1.0)), beside
 
 
 @inlined
@@ -137,29 +157,23 @@ def _write_ties(s: StateArrays, r: RuleArrays, b: int, n: int, row: NDArray[np.f
 
 
 @inlined
-def _write_around(s: StateArrays, g: LayoutArrays, b: int, n: int, row: NDArray[np.float32]) -> None:
+def _write_around(s: StateArrays, g: LayoutArrays, b: int, n: int, beside: int, row: NDArray[np.float32]) -> None:
     layout = s.town_i[b, c.LAYOUT]
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
-    people, things, used = 0, 0, 0
-    for k in range(8):
-        ny, nx = y + RING_Y[k], x + RING_X[k]
-        if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2]:
-            continue
-        if s.occupied[b, ny, nx] >= 0:
-            people += 1
-        thing = 0 + g.object_at[layout, ny, nx]
-        if thing >= 0:
-            things += 1
-            if s.object_i[b, thing, c.USER] >= 0:
-                used += 1
-    row[29] = people / 8.0
-    row[30] = things / 8.0
+    things, used = g.tile[layout, y, x, c.THINGS], 0
+    if things != 0:
+        for k in range(8):
+            if (things >> k) & 1 != 0:
+                thing = 0 + g.object_at[layout, y + RING_Y[k], x + RING_X[k]]
+                used += 1 if s.object_i[b, thing, c.USER] >= 0 else 0
+    row[29] = beside / 8.0
+    row[30] = g.tile[layout, y, x, c.N_THINGS] / 8.0
     row[31] = used / 8.0
 
 
 @inlined
 def _write_social(
-    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, row: NDArray[np.float32]
+    s: StateArrays, b: int, n: int, partner: int, guest: int, late: int, row: NDArray[np.float32]
 ) -> None:
     ai = s.agent_i[b, n]
     for k in range(81, 89):
@@ -172,29 +186,35 @@ def _write_social(
             for place in range(waiting):
                 if s.object_i[b, thing, c.QUEUE_0 + place] == n:
                     row[81] = (place + 1) / 4.0
-    if row[29] > 0.0:  # somebody is near
-        m = chat_partner(s, r, b, n, now)
-        if m >= 0:
-            row[83] = 1.0
-            place = find(s, b, n, m)
-            if place >= 0:
-                row[84] = s.tie[b, n, place, c.TRUST]
-                row[85] = s.tie[b, n, place, c.FAMILIARITY]
-                row[86] = s.tie[b, n, place, c.RIVALRY]
-    if hungry(s, g, r, b, n) >= 0:
+    if partner >= 0:
+        row[83] = 1.0
+        place = find(s, b, n, partner)
+        if place >= 0:
+            row[84] = s.tie[b, n, place, c.TRUST]
+            row[85] = s.tie[b, n, place, c.FAMILIARITY]
+            row[86] = s.tie[b, n, place, c.RIVALRY]
+    if guest >= 0:
         row[87] = 1.0
-    if ai[c.SHIFT_OPEN] != 0 and late_colleague(s, r, b, n, False) >= 0:
+    if late >= 0:
         row[88] = 1.0
 
 
 @inlined
 def write_features(
-    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, now: int, nearest: float, row: NDArray[np.float32]
+    s: StateArrays,
+    g: LayoutArrays,
+    r: RuleArrays,
+    b: int,
+    n: int,
+    now: int,
+    tod: int,
+    nearest: float,
+    beside: int,
+    row: NDArray[np.float32],
 ) -> None:
-    """Write n's features for the tick ``now``."""
+    """Write n's features for the tick ``now``, but for those about others (``_write_social``)."""
     ai, af = s.agent_i[b, n], s.agent_f[b, n]
     day = r.i[c.I_DAY]
-    tod = (s.town_i[b, c.START] + now) % day
     layout = s.town_i[b, c.LAYOUT]
     y, x = ai[c.Y], ai[c.X]
     row[0] = af[c.HUNGER]
@@ -223,7 +243,7 @@ def write_features(
     row[24] = 1.0 if ai[c.QUEUE] >= 0 else 0.0
     for k in range(1, 5):
         row[24 + k] = 1.0 if ai[c.HINT] == k else 0.0
-    _write_around(s, g, b, n, row)
+    _write_around(s, g, b, n, beside, row)
     row[32] = nearest
     row[33] = af[c.EXTROVERSION]
     row[34] = af[c.FORGIVENESS]
@@ -248,12 +268,12 @@ def write_features(
     row[58] = 0.0
     row[59] = 0.0
     if r.job_i[n, 0] >= 0:
-        row[58] = ((r.job_i[n, 0] - tod) % day) / day
+        ahead = r.job_i[n, 0] - tod
+        row[58] = (ahead + day if ahead < 0 else ahead) / day
         if is_open:
             row[59] = (r.job_i[n, 1] - tod) / day
     for k in range(3 * c.TYPES):
         row[60 + k] = g.cell[layout, y, x, k]
-    _write_social(s, g, r, b, n, now, row)
     _write_ties(s, r, b, n, row)
     row[117] = min(ai[c.ABSENT_COUNT] / max(r.i[c.I_MAX_ABSENT], 1), 1.0)
     row[118] = 1.0 if ai[c.PENDING] >= 0 else 0.0
@@ -287,27 +307,39 @@ def write_state(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int
 
 @inlined
 def observe(
-    s: StateArrays,
-    g: LayoutArrays,
-    r: RuleArrays,
-    b: int,
-    now: int,
-    exits_only: bool,
-    maps: NDArray[np.uint8],
-    features: NDArray[np.float32],
-    states: NDArray[np.float32],
+    s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, final: bool, exits_only: bool, out: OutArrays
 ) -> None:
-    """Write the observations of a town's slots (or of those that leave) into global rows."""
+    """Write the masks and observations of a town, or the final observations of its slots (of those that leave)."""
     agents = s.agent_i.shape[1]
+    tod = (s.town_i[b, c.START] + now) % r.i[c.I_DAY]
+    maps = out.final_map if final else out.map
+    features = out.final_features if final else out.features
+    states = out.final_state if final else out.state
     for n in range(agents):
         if exits_only and s.agent_i[b, n, c.EXIT] == 0:
             continue
         slot = b * agents + n
-        if s.agent_i[b, n, c.ALIVE] == 0:
+        alive = s.agent_i[b, n, c.ALIVE] != 0
+        partner, guest, late = -1, -1, -1
+        if alive:
+            row = features[slot]
+            nearest, beside = write_map(s, g, r, b, n, maps[slot])
+            if beside > 0:
+                partner = chat_partner(s, r, b, n, now)
+            guest = hungry(s, g, r, b, n)
+            if s.agent_i[b, n, c.SHIFT_OPEN] != 0:
+                late = late_colleague(s, r, b, n, False)
+            write_features(s, g, r, b, n, now, tod, nearest, beside, row)
+            _write_social(s, b, n, partner, guest, late, row)
+        else:
             maps[slot] = 0
             features[slot] = 0.0
-        else:
-            nearest = write_map(s, g, r, b, n, maps[slot])
-            write_features(s, g, r, b, n, now, nearest, features[slot])
+        if not final:
+            out.alive[slot] = alive
+            mask = allowed(s, g, r, b, n, now, partner, guest, late)
+            for action in range(c.ACTIONS):
+                s.mask[b, n, action] = (mask >> action) & 1 != 0
+            for action in range(c.ACTIONS):  # one array a loop: these are vectorised
+                out.action_mask[slot, action] = (mask >> action) & 1 != 0
         if r.i[c.I_STATE] != 0:
             write_state(s, g, r, b, now, states[slot])

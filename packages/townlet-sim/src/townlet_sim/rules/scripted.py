@@ -10,6 +10,7 @@ from townlet_sim.jit import entry, kernel
 from townlet_sim.layout import LayoutArrays
 from townlet_sim.rules.chance import mix
 from townlet_sim.rules.errands import next_step
+from townlet_sim.rules.table import read_layout, read_rules, read_state
 from townlet_sim.state import RuleArrays, StateArrays
 
 __all__ = ["scripted_range"]
@@ -134,15 +135,10 @@ def _partner(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int, kin
 
 @entry
 def scripted_range(
-    s: StateArrays,
-    g: LayoutArrays,
-    r: RuleArrays,
-    low: int,
-    high: int,
-    kinds: NDArray[np.int64],
-    actions: NDArray[np.int64],
+    table: NDArray[np.int64], kinds: NDArray[np.int64], actions: NDArray[np.int64], low: int, high: int
 ) -> None:
     """Write the actions of the towns ``low .. high - 1``; ``kinds`` is ``(S,)``, -1 leaves a slot's action as it is."""
+    s, g, r = read_state(table), read_layout(table), read_rules(table)
     agents = s.agent_i.shape[1]
     for b in range(low, high):
         for n in range(agents):

@@ -30,17 +30,14 @@ def usable_object(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, n: int
     """Return the object that ``use`` is for, -1 for none: free ones first, then those with room in the queue."""
     layout = s.town_i[b, c.LAYOUT]
     y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
+    usable = g.tile[layout, y, x, c.USABLE]
     second = -1
+    if usable == 0:
+        return second
     for k in range(8):
-        ny, nx = y + RING_Y[k], x + RING_X[k]
-        if ny < 0 or nx < 0 or ny >= g.walk.shape[1] or nx >= g.walk.shape[2]:
+        if (usable >> k) & 1 == 0:
             continue
-        thing = int(0 + g.object_at[layout, ny, nx])
-        if thing < 0:
-            continue
-        kind = g.objects[layout, thing, 0]
-        if kind != c.FRIDGE and kind != c.STOVE and kind != c.SHOWER:
-            continue
+        thing = int(0 + g.object_at[layout, y + RING_Y[k], x + RING_X[k]])
         waiting = s.object_i[b, thing, c.WAITING]
         if waiting >= c.QUEUE_CAPACITY or not affordable(s, g, r, b, n, thing, now):
             continue
@@ -75,9 +72,7 @@ def chat_partner(s: StateArrays, r: RuleArrays, b: int, n: int, now: int) -> int
 def table_beside(s: StateArrays, g: LayoutArrays, b: int, n: int) -> int:
     """Return the table that n sits at, -1 for none."""
     layout = s.town_i[b, c.LAYOUT]
-    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
-    table = int(0 + g.near[layout, y, x, c.TABLE])
-    return table if table >= 0 and g.dist[layout, table, y, x] == 0 else -1
+    return int(g.tile[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], c.TABLE_BESIDE])
 
 
 @inlined
@@ -138,6 +133,4 @@ def late_colleague(s: StateArrays, r: RuleArrays, b: int, n: int, acting: bool) 
 def till_beside(s: StateArrays, g: LayoutArrays, b: int, n: int) -> bool:
     """Whether n stands beside a till."""
     layout = s.town_i[b, c.LAYOUT]
-    y, x = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]
-    till = 0 + g.near[layout, y, x, c.TILL]
-    return bool(till >= 0 and g.dist[layout, till, y, x] == 0)
+    return bool(g.tile[layout, s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X], c.TILL_BESIDE] != 0)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
 from townlet_sim.jit import entry, inlined, kernel
 from townlet_sim.layout import LayoutArrays
-from townlet_sim.rules.actions import act, begin_tick, write_mask
+from townlet_sim.rules.actions import act, begin_tick
 from townlet_sim.rules.calendar import begin_episode, calendar, depart, note_exits, respawns
 from townlet_sim.rules.errands import errands
 from townlet_sim.rules.life import decay, employment, timers
@@ -18,25 +16,12 @@ from townlet_sim.rules.observe import observe
 from townlet_sim.rules.perturbations import perturb
 from townlet_sim.rules.queues import progress
 from townlet_sim.rules.rewards import indicators, reward
-from townlet_sim.state import RuleArrays, StateArrays
+from townlet_sim.rules.table import FINISHED, NEXT, add, read_layout, read_out, read_rules, read_state
+from townlet_sim.state import OutArrays, RuleArrays, StateArrays
 
-__all__ = ["OutArrays", "run_range"]
+__all__ = ["run_towns"]
 
-
-class OutArrays(NamedTuple):
-    """The caller's arrays, S = B * N rows."""
-
-    map: NDArray[np.uint8]
-    features: NDArray[np.float32]
-    state: NDArray[np.float32]
-    action_mask: NDArray[np.bool_]
-    alive: NDArray[np.bool_]
-    rewards: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    final_map: NDArray[np.uint8]
-    final_features: NDArray[np.float32]
-    final_state: NDArray[np.float32]
+_SHARE = 64  # agents that a thread takes at a time
 
 
 @inlined
@@ -56,26 +41,18 @@ def _settle(s: StateArrays, r: RuleArrays, b: int, after: int, out: OutArrays) -
     return 2 if over else leaving
 
 
-@kernel
+@inlined
 def _turn_over(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, after: int, ended: int) -> None:
     """Fill the slots of those who left."""
-    if ended == 1:
-        for n in range(s.agent_i.shape[1]):
-            if s.agent_i[b, n, c.EXIT] != 0:
-                depart(s, r, b, n, after)
-    respawns(s, g, r, b, after)
+    empty = False
+    for n in range(s.agent_i.shape[1]):
+        if ended == 1 and s.agent_i[b, n, c.EXIT] != 0:
+            depart(s, r, b, n, after)
+        if s.agent_i[b, n, c.ALIVE] == 0:
+            empty = True
+    if empty:
+        respawns(s, g, r, b, after)
     s.town_i[b, c.TICK] = after
-
-
-@inlined
-def _write_masks(s: StateArrays, g: LayoutArrays, r: RuleArrays, b: int, now: int, out: OutArrays) -> None:
-    agents = s.agent_i.shape[1]
-    for n in range(agents):
-        slot = b * agents + n
-        write_mask(s, g, r, b, n, now)
-        out.alive[slot] = s.agent_i[b, n, c.ALIVE] != 0
-        for action in range(c.ACTIONS):
-            out.action_mask[slot, action] = s.mask[b, n, action]
 
 
 @kernel
@@ -90,8 +67,8 @@ def _forget_rewards(s: StateArrays, b: int, out: OutArrays) -> None:
         out.truncated[slot] = False
 
 
-@entry
-def run_range(
+@inlined
+def _run_range(
     s: StateArrays,
     g: LayoutArrays,
     r: RuleArrays,
@@ -101,11 +78,6 @@ def run_range(
     out: OutArrays,
     mode: int,
 ) -> None:
-    """Step (mode 0), reset (1) or only observe (2) the towns ``low .. high - 1``.
-
-    One kernel for the three, with one place each from which errands and observations are called: what is called from
-    several places is compiled into each of them.
-    """
     agents = s.agent_i.shape[1]
     day = r.i[c.I_DAY]
     for b in range(low, high):
@@ -141,10 +113,29 @@ def run_range(
                     _turn_over(s, g, r, b, now, ended)
             if mode != 2:
                 errands(s, g, r, b, now, phase == 1)
-            if phase == 1:
-                _write_masks(s, g, r, b, now, out)
             if phase == 1 or ended != 0:
-                maps = out.map if phase == 1 else out.final_map
-                features = out.features if phase == 1 else out.final_features
-                states = out.state if phase == 1 else out.final_state
-                observe(s, g, r, b, now, phase == 0 and ended == 1, maps, features, states)
+                observe(s, g, r, b, now, phase == 0, phase == 0 and ended == 1, out)
+
+
+@entry
+def run_towns(table: NDArray[np.int64], actions: NDArray[np.int64], mode: int, patience: int) -> None:
+    """Step (mode 0), reset (1) or only observe (2) the towns, in shares that nobody else has taken.
+
+    Threads that call this at the same time divide the towns among them, so that none waits for a slower one; a town's
+    results do not depend on who plays it. Afterwards up to ``patience`` looks are taken at whether all are done.
+
+    One kernel for the three modes, with one place each from which errands and observations are called: what is called
+    from several places is compiled into each of them.
+    """
+    s, g, r, out = read_state(table), read_layout(table), read_rules(table), read_out(table)
+    towns, agents = s.agent_i.shape[0], s.agent_i.shape[1]
+    share = max(1, _SHARE // agents)
+    low = share * add(table, NEXT, 1)
+    while low < towns:
+        high = min(low + share, towns)
+        _run_range(s, g, r, low, high, actions, out, mode)
+        add(table, FINISHED, high - low)
+        low = share * add(table, NEXT, 1)
+    for _ in range(patience):
+        if add(table, FINISHED, 0) >= towns:
+            break

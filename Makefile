@@ -14,6 +14,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 UVDEP := $(filter .uv/bin/uv,$(UV))
 export UV_PYTHON_DOWNLOADS ?= never
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
+# Where Python may not write bytecode, every command would compile what it imports: two seconds with torch.
+export UV_COMPILE_BYTECODE ?= 1
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 # A site that keeps a CPU build of torch says so through pip's find-links, which uv does not read: hand it over.
 ifndef UV_FIND_LINKS

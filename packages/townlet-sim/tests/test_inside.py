@@ -13,13 +13,13 @@ from townlet_sim import make_simulation
 from townlet_sim.layout import generate_layout, layout_arrays, ring
 from townlet_sim.workers import Worker
 
-SIDE = 7
+SIDE = 7  # of compact observations
 
 
 @pytest.mark.parametrize(("agents", "size"), [(8, 24), (16, 32)])
 def test_tiles_say_what_a_look_around_says(agents: int, size: int) -> None:
     layout = generate_layout(agents=agents, size=size, seed=3)
-    arrays = layout_arrays((layout,), agents=agents, side=SIDE)
+    arrays = layout_arrays((layout,), agents=agents, variant="compact")
     ids = {(thing.y, thing.x): index for index, thing in enumerate(layout.objects)}
     for (y, x), walkable in np.ndenumerate(layout.walkable):
         tile = arrays.tile[0, y, x]

@@ -149,7 +149,7 @@ class TownBatch:
                 generate_layout(agents=agents, size=config.map_size, seed=config.layout_seed + k)
                 for k in range(config.layouts)
             )
-        self._layout: LayoutArrays = layout_arrays(self.layouts, agents=agents, side=window(config.observation))
+        self._layout: LayoutArrays = layout_arrays(self.layouts, agents=agents, variant=config.observation)
         first = self.layouts[0]
         fridges = first.of_type("fridge")
         self._rules: RuleArrays = rule_arrays(

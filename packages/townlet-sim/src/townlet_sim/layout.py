@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from townlet_sim import columns as c
-from townlet_sim.spaces import OBJECT_TYPES
+from townlet_sim.spaces import OBJECT_TYPES, Variant, window
 
 __all__ = ["Layout", "LayoutArrays", "PlacedObject", "Room", "SplitMix", "generate_layout"]
 
@@ -113,6 +113,7 @@ class LayoutArrays(NamedTuple):
     bed: NDArray[np.int64]  # (L, N)
     site: NDArray[np.int64]  # (L, N), -1 none
     tile: NDArray[np.int32]  # (L, H, W, TILE_INTS)
+    ground: NDArray[np.uint8]  # (L, H + 2R, W + 2R) with windows of radius R: what an observation shows of it
     seen: NDArray[np.int32]  # (L, K, 2): object, place in the window; the rows of one tile lie together
 
 
@@ -306,7 +307,7 @@ def _usable(walkable: NDArray[np.bool_], objects: Sequence[PlacedObject]) -> boo
 
 
 def layout_arrays(
-    layouts: Sequence[Layout], *, agents: int, side: int, sites: NDArray[np.int32] | None = None
+    layouts: Sequence[Layout], *, agents: int, variant: Variant, sites: NDArray[np.int32] | None = None
 ) -> LayoutArrays:
     """Pack maps for the kernels.
 
@@ -316,8 +317,8 @@ def layout_arrays(
         Maps of one size with objects of the same types in the same order.
     agents:
         N.
-    side:
-        Width of the window that an agent sees, odd.
+    variant:
+        What agents see; the window's size and what it shows of the ground depend on it.
     sites:
         ``(N,)`` object id of each agent's site where it is given, -1 for none.
 
@@ -333,7 +334,8 @@ def layout_arrays(
             msg = "maps of one town must have one size and the same objects in the same order"
             raise ValueError(msg)
     count, many = len(layouts), max(len(kinds), 1)
-    windows = [_seen(layout, side) for layout in layouts]
+    radius = window(variant) // 2
+    windows = [_seen(layout, radius) for layout in layouts]
     arrays = LayoutArrays(
         walk=np.zeros((count, height, width), np.uint8),
         object_at=np.full((count, height, width), -1, np.int16),
@@ -344,6 +346,7 @@ def layout_arrays(
         bed=np.full((count, agents), -1, np.int64),
         site=np.full((count, agents), -1, np.int64),
         tile=np.zeros((count, height, width, c.TILE_INTS), np.int32),
+        ground=np.full((count, height + 2 * radius, width + 2 * radius), variant == "full", np.uint8),
         seen=np.zeros((count, max(len(rows) for rows, _ in windows), 2), np.int32),
     )
     for number, layout in enumerate(layouts):
@@ -365,14 +368,16 @@ def layout_arrays(
         arrays.seen[number, : len(rows)] = rows
         arrays.tile[number, ..., c.SEEN_TO] = ends
         arrays.tile[number, ..., c.SEEN_FROM].flat[1:] = ends.flat[:-1]
+        shown = layout.walkable if variant == "compact" else ~layout.walkable & (arrays.object_at[number] < 0)
+        arrays.ground[number, radius : radius + height, radius : radius + width] = shown
         _describe_tiles(arrays, number)
     return arrays
 
 
-def _seen(layout: Layout, side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _seen(layout: Layout, radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ``(K, 2)`` objects and their places in windows, tile by tile, and the ``(H, W)`` ends of tiles' rows."""
     height, width = layout.size
-    radius = side // 2
+    side = 2 * radius + 1
     found = []
     for index, thing in enumerate(layout.objects):
         ys, xs = np.mgrid[

@@ -41,21 +41,12 @@ def _write_objects(
 
 
 @inlined
-def _write_ground(
-    s: StateArrays, g: LayoutArrays, b: int, n: int, variant: int, side: int, flat: NDArray[np.uint8]
-) -> None:
+def _write_ground(s: StateArrays, g: LayoutArrays, b: int, n: int, side: int, flat: NDArray[np.uint8]) -> None:
     layout = s.town_i[b, c.LAYOUT]
-    top, left = s.agent_i[b, n, c.Y] - side // 2, s.agent_i[b, n, c.X] - side // 2
+    top, left = s.agent_i[b, n, c.Y], s.agent_i[b, n, c.X]  # of the window, in the padded ground
     for y in range(side):
         for x in range(side):
-            wy, wx = top + y, left + x
-            if not (0 <= wy < g.walk.shape[1] and 0 <= wx < g.walk.shape[2]):
-                if variant == 1:
-                    flat[y * side + x] = 1
-            elif variant == 2:
-                flat[(4 * side + y) * side + x] = g.walk[layout, wy, wx]
-            elif g.walk[layout, wy, wx] == 0 and g.object_at[layout, wy, wx] < 0:
-                flat[y * side + x] = 1
+            flat[y * side + x] = g.ground[layout, top + y, left + x]
 
 
 @inlined
@@ -95,10 +86,10 @@ def write_map(
     variant, side = r.i[c.I_VARIANT], r.i[c.I_SIDE]
     for k in range(flat.size):
         flat[k] = 0
+    if variant > 0:
+        _write_ground(s, g, b, n, side, flat[0 if variant == 1 else 4 * side * side :])
     nearest, beside = _write_people(s, b, n, 2 if variant == 1 else 1, side, flat)
     _write_objects(s, g, b, n, variant, side * side, flat)
-    if variant > 0:
-        _write_ground(s, g, b, n, variant, side, flat)
     return float(min(nearest / (side // 2), 1.0)), beside
 
 

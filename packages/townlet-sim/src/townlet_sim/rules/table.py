@@ -61,7 +61,7 @@ def _reader(sample: T, begin: int) -> tuple[Callable[[NDArray[np.int64]], T], in
 
 _DOT = Layout(np.ones((1, 1), np.bool_), ())
 read_state, _end = _reader(allocate_state(towns=1, agents=1, objects=1, height=1, width=1), COUNTERS)
-read_layout, _end = _reader(layout_arrays((_DOT,), agents=1, side=1), _end)
+read_layout, _end = _reader(layout_arrays((_DOT,), agents=1, variant="hybrid"), _end)
 read_rules, _end = _reader(rule_arrays(TownConfig(), workplaces=1, fridge=-1), _end)
 read_out, _end = _reader(out_sample(), _end)
 

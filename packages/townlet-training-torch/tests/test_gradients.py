@@ -15,8 +15,8 @@ from torch import Tensor
 from townlet_training_core.arrays import ArraySpec
 from townlet_training_core.config.models import ComputeConfig, NetworkConfig, PPOConfig
 from townlet_training_core.simulation.environments import EnvironmentSpec
+from townlet_training_torch import gradients, kernels
 from townlet_training_torch.flat import FlatAdam, FlatParameters
-from townlet_training_torch.gradients import cloning_gradients, ppo_gradients
 from townlet_training_torch.handwritten import covers
 from townlet_training_torch.learner import Learner
 from townlet_training_torch.losses import (
@@ -35,6 +35,7 @@ from townlet_training_torch.objectives import UpdatePlan, cloning_step, ppo_loss
 from townlet_training_torch.seeding import torch_generator
 
 SEEDS = st.integers(0, 2**32 - 1)
+WAYS = pytest.mark.parametrize("way", [gradients, kernels], ids=["tensors", "kernels"])
 
 
 def _draw(seed: int, rows: int, actions: int) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def _table(logits: Tensor, mask: Tensor | None) -> Tensor:
     return torch.log_softmax(logits if mask is None else logits.masked_fill(~mask, -1e30), dim=-1)
 
 
+@WAYS
 @given(
     seed=SEEDS,
     rows=st.integers(2, 12),
@@ -83,6 +85,7 @@ def _table(logits: Tensor, mask: Tensor | None) -> Tensor:
 )
 @settings(max_examples=150, deadline=None)
 def test_ppo_gradients_equal_autograd_of_the_losses(
+    way: Any,
     seed: int,
     rows: int,
     actions: int,
@@ -113,7 +116,7 @@ def test_ppo_gradients_equal_autograd_of_the_losses(
     towards_logits, towards_values = torch.autograd.grad(loss, (logits, values))
     expected = [surrogate, value, bonus, loss, clipped, approximate_kl(new, old, weights=acting), spread, cloning]
 
-    found = ppo_gradients(
+    found = way.ppo_gradients(
         logits.detach().t(),
         values.detach(),
         actions=row["actions"],
@@ -144,6 +147,7 @@ def test_ppo_gradients_equal_autograd_of_the_losses(
     torch.testing.assert_close(found.metrics, wanted_metrics, rtol=1e-9, atol=1e-10)
 
 
+@WAYS
 @given(
     seed=SEEDS,
     rows=st.integers(1, 12),
@@ -155,7 +159,7 @@ def test_ppo_gradients_equal_autograd_of_the_losses(
 )
 @settings(max_examples=100, deadline=None)
 def test_cloning_gradients_equal_autograd_of_the_loss(
-    seed: int, rows: int, actions: int, masked: bool, weighted: bool, balanced: bool, smoothing: float
+    way: Any, seed: int, rows: int, actions: int, masked: bool, weighted: bool, balanced: bool, smoothing: float
 ) -> None:
     row = _draw(seed, rows, actions)
     mask = row["mask"] if masked else None
@@ -168,14 +172,16 @@ def test_cloning_gradients_equal_autograd_of_the_loss(
     table = _table(logits, mask)
     loss = cloning_loss(table, row["actions"], mask=mask, **shared)
     (towards,) = torch.autograd.grad(loss, logits)
-    found = cloning_gradients(logits.detach().t(), row["actions"], mask=None if mask is None else mask.t(), **shared)
+    turned = None if mask is None else mask.t()
+    found = way.cloning_gradients(logits.detach().t().contiguous(), row["actions"], mask=turned, **shared)
     torch.testing.assert_close(found.logits.t(), towards, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-9, atol=1e-12)
 
 
-def test_gradients_by_hand() -> None:
+@WAYS
+def test_gradients_by_hand(way: Any) -> None:
     # Two actions at 1/2: the ratio is 1, so d/dlogit = -(advantage / rows) * (1 or 0, minus 1/2).
-    found = ppo_gradients(
+    found = way.ppo_gradients(
         torch.zeros(2, 2, dtype=torch.float64),
         torch.tensor([1.0, 2.0], dtype=torch.float64),
         actions=torch.tensor([0, 1]),

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from townlet_training_torch.kernels import estimate
+
 __all__ = ["Advantages", "gae", "gae_tensors"]
 
 
@@ -39,7 +41,7 @@ def gae(
     gamma: float,
     gae_lambda: float,
 ) -> Advantages:
-    """Compute advantages of all slots at once; one loop over T, no temporary larger than ``(T, S)``.
+    """Compute advantages of all slots in one compiled walk over T.
 
     Parameters
     ----------
@@ -63,25 +65,21 @@ def gae(
     if len(shapes) != 1 or rewards.ndim != 2:
         msg = f"gae needs arrays of one shape (T, S), got {sorted(shapes)}"
         raise ValueError(msg)
-    steps = rewards.shape[0]
-    # carry_t = gamma * lambda where A_{t+1} may flow into A_t: not over the end of an episode, nor out of padding.
-    carry = np.full(rewards.shape, gamma * gae_lambda, np.float32)
-    carry[terminated | truncated] = 0.0
-    bootstrap = np.where(terminated, np.float32(0.0), next_values).astype(np.float32, copy=False)
-    bootstrap *= np.float32(gamma)
-    advantages: NDArray[np.float32] = np.subtract(rewards, values, dtype=np.float32)
-    advantages += bootstrap
-    if valid is not None:
-        advantages[~valid] = 0.0
-        carry[~valid] = 0.0
-    flow = np.empty(rewards.shape[1], np.float32)
-    for step in range(steps - 2, -1, -1):
-        np.multiply(advantages[step + 1], carry[step], out=flow)
-        advantages[step] += flow
-    returns: NDArray[np.float32] = advantages + values.astype(np.float32, copy=False)
-    if valid is not None:
-        returns[~valid] = 0.0
-    return Advantages(advantages, returns)
+    counts = np.empty((0, 0), np.bool_) if valid is None else np.ascontiguousarray(valid, np.bool_)
+    found = Advantages(np.empty(rewards.shape, np.float32), np.empty(rewards.shape, np.float32))
+    estimate(
+        np.ascontiguousarray(rewards, np.float32),
+        np.ascontiguousarray(values, np.float32),
+        np.ascontiguousarray(next_values, np.float32),
+        np.ascontiguousarray(terminated, np.bool_),
+        np.ascontiguousarray(truncated, np.bool_),
+        counts,
+        np.float32(gamma),
+        np.float32(gamma * gae_lambda),
+        found.advantages,
+        found.returns,
+    )
+    return found
 
 
 def gae_tensors(

@@ -11,7 +11,11 @@ import torch
 from townlet_training_core.config.models import ComputeConfig
 from townlet_training_core.errors import ConfigurationError
 
-__all__ = ["compute_threads", "resolve_device", "spare_threads"]
+__all__ = ["alone", "compute_threads", "resolve_device", "spare_threads"]
+
+
+_PAYS = 2**18
+"""Numbers of one operation on which a second thread begins to pay; waking it takes as long as some 100,000."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -60,3 +64,17 @@ def spare_threads(compute: ComputeConfig, *, parameters: int) -> None:
     """
     if compute.threads == 0 and parameters <= compute.small_network:
         torch.set_num_threads(1)
+
+
+@contextmanager
+def alone(elements: int) -> Iterator[None]:
+    """Let one thread compute inside the block where waking others takes longer than ``elements`` numbers."""
+    before = torch.get_num_threads()
+    if before == 1 or elements > _PAYS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from townlet_training_core.dto.policy import PolicyDescription
+from townlet_training_torch.device import alone
 from townlet_training_torch.flat import FlatParameters
 from townlet_training_torch.networks import PolicyValueNetwork
 
@@ -31,9 +33,10 @@ def covers(description: PolicyDescription) -> bool:
 
 @dataclass(slots=True)
 class _Layer:
-    """Weights ``(out, in)`` and biases, and where their gradients go."""
+    """Weights ``(out, in)``, the same transposed, and biases, and where their gradients go."""
 
     weight: Tensor
+    turned: Tensor
     bias: Tensor
     weight_gradient: Tensor
     bias_gradient: Tensor
@@ -53,12 +56,17 @@ class _Branch:
 
 @dataclass(slots=True)
 class _Buffers:
-    """Of one branch and M rows: activations and their derivatives, ``(M, joined)`` and ``(M, hidden)``."""
+    """Of one branch and M rows: activations and their derivatives, ``(M, joined)`` and ``(M, hidden)``.
+
+    ``parts`` and ``part_slopes`` are each encoder's columns of ``joined`` and of ``joined_slope``.
+    """
 
     joined: Tensor
     latent: Tensor
     joined_slope: Tensor
     latent_slope: Tensor
+    parts: dict[str, Tensor]
+    part_slopes: dict[str, Tensor]
 
 
 class HandwrittenNetwork:
@@ -76,6 +84,7 @@ class HandwrittenNetwork:
 
     def __init__(self, network: PolicyValueNetwork, flat: FlatParameters, *, bf16: bool = False) -> None:
         self._network, self._flat, self._bf16 = network, flat, bf16
+        self._host = flat.values.device.type == "cpu"
         self._dtype = torch.bfloat16 if bf16 else flat.values.dtype
         self._values = flat.values.to(torch.bfloat16) if bf16 else flat.values
         self._gradients = torch.zeros_like(self._values) if bf16 else flat.gradients
@@ -93,6 +102,7 @@ class HandwrittenNetwork:
         view = self._flat.view
         return _Layer(
             view(weight, self._values),
+            view(weight, self._values).t(),
             view(bias, self._values),
             view(weight, self._gradients),
             view(bias, self._gradients),
@@ -102,7 +112,15 @@ class HandwrittenNetwork:
         number = {"map": 1, "features": 0}  # the map's encoder begins with a Flatten
         encoder = {"map": "map_encoder", "features": "feature_encoder"}
         heads, flat, actions = ("policy_head.weight", "value_head.weight"), self._flat, self._actions
-        self._bias = [self._layer(name) for name in ("policy_head", "value_head")]
+        policy, value = (self._layer(name) for name in ("policy_head", "value_head"))
+        # Of the outputs (A, M) and (M,), in the parameters' own precision.
+        views = [
+            [flat.view(f"{head}_head.bias", whole) for head in ("policy", "value")]
+            for whole in (flat.values, flat.gradients)
+        ]
+        self._biases, self._bias_gradients = (
+            (self._shown(policy_bias.unsqueeze(1)), self._shown(value_bias)) for policy_bias, value_bias in views
+        )
 
         def branch(prefix: str, head: tuple[Tensor, Tensor], rows: slice) -> _Branch:
             encoders = {name: self._layer(f"{prefix}{encoder[name]}.{number[name]}") for name in self._names}
@@ -111,7 +129,6 @@ class HandwrittenNetwork:
         if not self._network.description.separate_trunks:
             both = (flat.together(*heads, self._values), flat.together(*heads, self._gradients))
             return [branch("", both, slice(0, actions + 1))]
-        policy, value = self._bias
         return [
             branch("", (policy.weight, policy.weight_gradient), slice(0, actions)),
             branch("value_", (value.weight, value.weight_gradient), slice(actions, actions + 1)),
@@ -127,8 +144,14 @@ class HandwrittenNetwork:
             outputs = [self._run(*pair) for pair in zip(self._branches, self._scratch(self._rows), strict=True)]
             output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
             output = output.to(self._flat.values.dtype)
-            policy, value = self._bias
-            return output[: self._actions] + policy.bias.unsqueeze(1), output[self._actions] + value.bias
+            shown, (policy, value) = self._shown(output), self._biases
+            shown[: self._actions] += policy
+            shown[self._actions] += value
+            return output[: self._actions], output[self._actions]
+
+    def _shown(self, tensor: Tensor) -> Any:
+        """Return an array of the same memory on the CPU: on small ones numpy's calls cost less than torch's."""
+        return tensor.numpy() if self._host else tensor
 
     def _input(self, name: str, rows: Tensor) -> Tensor:
         item = self._network.description.inputs[name]
@@ -142,12 +165,13 @@ class HandwrittenNetwork:
 
     def _run(self, branch: _Branch, buffers: _Buffers) -> Tensor:
         for name, layer in branch.encoders.items():
-            target = buffers.joined[:, self._columns[name]]
-            torch.addmm(layer.bias, self._inputs[name], layer.weight.t(), out=target)
-        torch.relu_(buffers.joined)
-        torch.addmm(branch.shared.bias, buffers.joined, branch.shared.weight.t(), out=buffers.latent)
-        torch.relu_(buffers.latent)
-        return torch.mm(branch.head, buffers.latent.t())
+            torch.addmm(layer.bias, self._inputs[name], layer.turned, out=buffers.parts[name])
+        with alone(buffers.joined.numel()):
+            torch.relu_(buffers.joined)
+        torch.addmm(branch.shared.bias, buffers.joined, branch.shared.turned, out=buffers.latent)
+        with alone(buffers.latent.numel()):
+            torch.relu_(buffers.latent)
+            return torch.mm(branch.head, buffers.latent.t())
 
     def backward(self, logits: Tensor, values: Tensor, *, value_only: bool = False) -> None:
         """Write the gradients of the last :meth:`forward` into the flat gradients.
@@ -160,12 +184,11 @@ class HandwrittenNetwork:
             Leave out all that the policy depends on; its gradients are not written.
         """
         with torch.no_grad():
-            policy, value = self._bias
-            slopes = torch.cat([logits, values.unsqueeze(0)])
-            sums = slopes.sum(1)
-            policy.bias_gradient.copy_(sums[: self._actions])
-            value.bias_gradient.copy_(sums[self._actions :])
-            slopes = slopes.to(self._dtype)
+            outputs = torch.empty(self._actions + 1, self._rows, dtype=logits.dtype, device=logits.device)
+            shown = self._shown(outputs)
+            shown[: self._actions] = self._shown(logits)
+            shown[self._actions] = self._shown(values)
+            slopes = outputs.to(self._dtype)
             for branch, buffers in zip(self._branches, self._buffers[self._rows], strict=True):
                 if value_only and not branch.only_value:
                     if len(self._branches) == 1:  # the value head alone, on the trunk as it is
@@ -174,20 +197,26 @@ class HandwrittenNetwork:
                 self._return(branch, buffers, slopes[branch.rows])
             if self._bf16:
                 self._flat.gradients.copy_(self._gradients)
+            policy, value = self._bias_gradients
+            sums = shown.sum(1)
+            policy[:, 0] = sums[: self._actions]
+            value[0] = sums[self._actions]
 
     def _return(self, branch: _Branch, buffers: _Buffers, slopes: Tensor) -> None:
-        torch.mm(slopes, buffers.latent, out=branch.head_gradient)
         latent, joined = buffers.latent_slope, buffers.joined_slope
-        torch.mm(slopes.t(), branch.head, out=latent)
-        _through_relu(latent, buffers.latent)
+        with alone(latent.numel()):
+            torch.mm(slopes, buffers.latent, out=branch.head_gradient)
+            torch.mm(slopes.t(), branch.head, out=latent)
+            _through_relu(latent, buffers.latent)
+            torch.sum(latent, 0, out=branch.shared.bias_gradient)
         torch.mm(latent.t(), buffers.joined, out=branch.shared.weight_gradient)
-        torch.sum(latent, 0, out=branch.shared.bias_gradient)
         torch.mm(latent, branch.shared.weight, out=joined)
-        _through_relu(joined, buffers.joined)
+        with alone(joined.numel()):
+            _through_relu(joined, buffers.joined)
+            for name, layer in branch.encoders.items():
+                torch.sum(buffers.part_slopes[name], 0, out=layer.bias_gradient)
         for name, layer in branch.encoders.items():
-            part = joined[:, self._columns[name]]
-            torch.mm(part.t(), self._inputs[name], out=layer.weight_gradient)
-            torch.sum(part, 0, out=layer.bias_gradient)
+            torch.mm(buffers.part_slopes[name].t(), self._inputs[name], out=layer.weight_gradient)
 
     def _scratch(self, rows: int) -> list[_Buffers]:
         found = self._buffers.pop(rows, None)
@@ -195,11 +224,16 @@ class HandwrittenNetwork:
             while len(self._buffers) >= _KEPT:
                 self._buffers.pop(next(iter(self._buffers)))
             hidden = self._network.description.hidden_dim
-            sizes = (hidden * len(self._names), hidden) * 2
-            make = self._values.new_empty
-            found = [_Buffers(*(make((rows, size)) for size in sizes)) for _ in self._branches]
+            found = [self._make(rows, (hidden * len(self._names), hidden)) for _ in self._branches]
         self._buffers[rows] = found
         return found
+
+    def _make(self, rows: int, sizes: tuple[int, int]) -> _Buffers:
+        joined, latent, joined_slope, latent_slope = (self._values.new_empty((rows, size)) for size in sizes * 2)
+        parts, slopes = (
+            {name: whole[:, columns] for name, columns in self._columns.items()} for whole in (joined, joined_slope)
+        )
+        return _Buffers(joined, latent, joined_slope, latent_slope, parts, slopes)
 
 
 def _through_relu(slope: Tensor, activation: Tensor) -> None:

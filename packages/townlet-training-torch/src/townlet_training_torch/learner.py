@@ -15,8 +15,10 @@ from torch import Tensor
 
 from townlet_training_core.config.models import ComputeConfig
 from townlet_training_core.errors import CheckpointError
+from townlet_training_torch import gradients, kernels
+from townlet_training_torch.device import alone
 from townlet_training_torch.flat import FlatAdam, FlatParameters
-from townlet_training_torch.gradients import PPOGradients, ppo_gradients
+from townlet_training_torch.gradients import CloningGradients, PPOGradients
 from townlet_training_torch.handwritten import HandwrittenNetwork, covers
 from townlet_training_torch.minibatches import MiniBatch
 from townlet_training_torch.networks import NetworkOutput, PolicyValueNetwork
@@ -32,8 +34,9 @@ class Learner:
     handwritten:
         Computes outputs and gradients without autograd; ``None`` where the network is not covered or
         ``compute.handwritten`` is off.
-    ppo_gradients:
-        :func:`~townlet_training_torch.gradients.ppo_gradients`, compiled where ``compute.compile`` says so.
+    ppo_gradients, cloning_gradients:
+        Those of :mod:`~townlet_training_torch.gradients`, or on the CPU of :mod:`~townlet_training_torch.kernels`; the
+        first by torch's compiler where ``compute.compile`` says so.
 
     Parameters
     ----------
@@ -65,13 +68,15 @@ class Learner:
         self._adam = FlatAdam(self._flat, learning_rate=learning_rate, eps=eps, weight_decay=weight_decay)
         self._value_only = False
         self.handwritten: HandwrittenNetwork | None = None
-        self.ppo_gradients: Callable[..., PPOGradients] = ppo_gradients
+        source = kernels if self.device.type == "cpu" else gradients
+        self.ppo_gradients: Callable[..., PPOGradients] = source.ppo_gradients
+        self.cloning_gradients: Callable[..., CloningGradients] = source.cloning_gradients
         self._forward: Any = network
         if compute.handwritten and covers(network.description):
             self.handwritten = HandwrittenNetwork(network, self._flat, bf16=compute.bf16)
             if compute.compile:
                 self.ppo_gradients = _compiled(
-                    ppo_gradients,
+                    gradients.ppo_gradients,
                     partial(_try_gradients, actions=len(network.description.action_names), device=self.device),
                 )
         elif compute.compile:
@@ -95,10 +100,13 @@ class Learner:
 
     def clip(self) -> Tensor:
         """Scale the gradients down to the limit; return their norm before, a scalar tensor."""
-        gradients = self._flat.gradients[self._flat.split if self._value_only else 0 :]
-        norm: Tensor = torch.linalg.vector_norm(gradients)
-        if self._max_grad_norm > 0.0:
-            gradients.mul_((self._max_grad_norm / (norm + 1e-6)).clamp_max_(1.0))
+        part = self._flat.gradients[self._flat.split if self._value_only else 0 :]
+        with alone(part.numel()):
+            norm: Tensor = torch.linalg.vector_norm(part)
+            if self._max_grad_norm > 0.0:
+                share = (self._max_grad_norm / (norm + 1e-6)).clamp_max_(1.0)
+                if self.device.type != "cpu" or float(share) < 1.0:  # only there, to look is to wait for nothing
+                    part.mul_(share)
         return norm
 
     def apply(self) -> None:

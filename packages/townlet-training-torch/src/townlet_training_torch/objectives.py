@@ -13,7 +13,6 @@ from torch import Tensor
 
 from townlet_training_core.config.models import PPOConfig
 from townlet_training_core.config.requests import PPORequest
-from townlet_training_torch.gradients import cloning_gradients
 from townlet_training_torch.handwritten import HandwrittenNetwork
 from townlet_training_torch.learner import Learner
 from townlet_training_torch.losses import (
@@ -153,7 +152,7 @@ def _differentiate(
     towards, towards_values, metrics = found
     if expert is not None:
         mask = None if expert.action_mask is None else expert.action_mask.t()
-        cloned = cloning_gradients(logits[:, rows:], expert["actions"], mask=mask, weights=expert.weights)
+        cloned = learner.cloning_gradients(logits[:, rows:], expert["actions"], mask=mask, weights=expert.weights)
         towards = torch.cat([towards, plan.bc_weight * cloned.logits], dim=1)
         towards_values = torch.cat([towards_values, torch.zeros_like(values[rows:])])
         metrics[7] = cloned.loss
@@ -198,7 +197,7 @@ def cloning_step(
     else:
         with torch.no_grad():
             logits, values = network.forward(batch.observations)
-            towards, cloning, table = cloning_gradients(
+            towards, cloning, table = learner.cloning_gradients(
                 logits,
                 batch["actions"],
                 mask=None if mask is None else mask.t(),

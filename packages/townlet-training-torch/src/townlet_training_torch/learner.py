@@ -103,10 +103,12 @@ class Learner:
         part = self._flat.gradients[self._flat.split if self._value_only else 0 :]
         with alone(part.numel()):
             norm: Tensor = torch.linalg.vector_norm(part)
-            if self._max_grad_norm > 0.0:
-                share = (self._max_grad_norm / (norm + 1e-6)).clamp_max_(1.0)
-                if self.device.type != "cpu" or float(share) < 1.0:  # only there, to look is to wait for nothing
-                    part.mul_(share)
+            if self._max_grad_norm > 0.0 and self.device.type == "cpu":  # where to look is to wait for nothing
+                share = np.float32(1.0) / (np.float32(norm.item()) + np.float32(1e-6)) * np.float32(self._max_grad_norm)
+                if share < 1.0:
+                    part.mul_(float(share))
+            elif self._max_grad_norm > 0.0:
+                part.mul_((self._max_grad_norm / (norm + 1e-6)).clamp_max_(1.0))
         return norm
 
     def apply(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from townlet_training_core.config.models import ComputeConfig
 from townlet_training_core.errors import ConfigurationError
 
-__all__ = ["alone", "compute_threads", "resolve_device", "spare_threads"]
+__all__ = ["alone", "compute_threads", "few", "resolve_device", "spare_threads"]
 
 
 _PAYS = 2**19
@@ -66,11 +66,16 @@ def spare_threads(compute: ComputeConfig, *, parameters: int) -> None:
         torch.set_num_threads(1)
 
 
+def few(elements: int) -> bool:
+    """Whether one thread computes so many numbers sooner than it wakes another."""
+    return elements <= _PAYS
+
+
 @contextmanager
 def alone(elements: int) -> Iterator[None]:
-    """Let one thread compute inside the block where waking others takes longer than ``elements`` numbers."""
+    """Let one thread compute inside the block where ``elements`` are :func:`few`."""
     before = torch.get_num_threads()
-    if before == 1 or elements > _PAYS:
+    if before == 1 or not few(elements):
         yield
         return
     torch.set_num_threads(1)

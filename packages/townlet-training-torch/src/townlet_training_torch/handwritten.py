@@ -6,7 +6,7 @@ centralised critic, convolutions) are left to autograd.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from townlet_training_core.dto.policy import PolicyDescription
-from townlet_training_torch.device import alone
+from townlet_training_torch import kernels
+from townlet_training_torch.device import alone, few
 from townlet_training_torch.flat import FlatParameters
 from townlet_training_torch.networks import PolicyValueNetwork
 
@@ -164,14 +165,30 @@ class HandwrittenNetwork:
         return values.to(self._dtype)
 
     def _run(self, branch: _Branch, buffers: _Buffers) -> Tensor:
-        for name, layer in branch.encoders.items():
-            torch.addmm(layer.bias, self._inputs[name], layer.turned, out=buffers.parts[name])
-        with alone(buffers.joined.numel()):
-            torch.relu_(buffers.joined)
-        torch.addmm(branch.shared.bias, buffers.joined, branch.shared.turned, out=buffers.latent)
+        pairs = [(layer, self._inputs[name], buffers.parts[name]) for name, layer in branch.encoders.items()]
+        self._rectified(pairs, buffers.joined)
+        self._rectified([(branch.shared, buffers.joined, buffers.latent)], buffers.latent)
         with alone(buffers.latent.numel()):
-            torch.relu_(buffers.latent)
             return torch.mm(branch.head, buffers.latent.t())
+
+    def _rectified(self, parts: Sequence[tuple[_Layer, Tensor, Tensor]], whole: Tensor) -> None:
+        """Compute layers and their rectifiers; ``parts`` are their inputs and outputs, these side by side in ``whole``."""
+        if self._quick(whole):
+            shown, first = whole.numpy(), 0
+            for layer, inputs, outputs in parts:
+                torch.mm(inputs, layer.turned, out=outputs)
+            for layer, _, _ in parts:
+                kernels.rectify(shown, first, layer.bias.numpy())
+                first += len(layer.bias)
+            return
+        for layer, inputs, outputs in parts:
+            torch.addmm(layer.bias, inputs, layer.turned, out=outputs)
+        with alone(whole.numel()):
+            torch.relu_(whole)
+
+    def _quick(self, tensor: Tensor) -> bool:
+        """Whether a kernel on this thread is sooner done than torch's operations."""
+        return self._host and not self._bf16 and few(tensor.numel())
 
     def backward(self, logits: Tensor, values: Tensor, *, value_only: bool = False) -> None:
         """Write the gradients of the last :meth:`forward` into the flat gradients.
@@ -207,16 +224,29 @@ class HandwrittenNetwork:
         with alone(latent.numel()):
             torch.mm(slopes, buffers.latent, out=branch.head_gradient)
             torch.mm(slopes.t(), branch.head, out=latent)
-            _through_relu(latent, buffers.latent)
-            torch.sum(latent, 0, out=branch.shared.bias_gradient)
+        self._through_relu(latent, buffers.latent, (branch.shared,))
         torch.mm(latent.t(), buffers.joined, out=branch.shared.weight_gradient)
         torch.mm(latent, branch.shared.weight, out=joined)
-        with alone(joined.numel()):
-            _through_relu(joined, buffers.joined)
-            for name, layer in branch.encoders.items():
-                torch.sum(buffers.part_slopes[name], 0, out=layer.bias_gradient)
+        self._through_relu(joined, buffers.joined, branch.encoders.values())
         for name, layer in branch.encoders.items():
             torch.mm(buffers.part_slopes[name].t(), self._inputs[name], out=layer.weight_gradient)
+
+    def _through_relu(self, slope: Tensor, activation: Tensor, layers: Iterable[_Layer]) -> None:
+        """Cut the derivative off, in place, where a rectifier was shut; its sums are the gradients of the biases.
+
+        The columns are the outputs of ``layers``, side by side.
+        """
+        if self._quick(slope):
+            shown, opened, first = slope.numpy(), activation.numpy(), 0
+            for layer in layers:
+                kernels.through_relu(shown, opened, first, layer.bias_gradient.numpy())
+                first += len(layer.bias)
+            return
+        with alone(slope.numel()):
+            torch.ops.aten.threshold_backward.grad_input(slope, activation, 0.0, grad_input=slope)
+            parts = [layer.bias_gradient for layer in layers]
+            for part, sums in zip(torch.split(slope, [len(part) for part in parts], 1), parts, strict=True):
+                torch.sum(part, 0, out=sums)
 
     def _scratch(self, rows: int) -> list[_Buffers]:
         found = self._buffers.pop(rows, None)
@@ -234,8 +264,3 @@ class HandwrittenNetwork:
             {name: whole[:, columns] for name, columns in self._columns.items()} for whole in (joined, joined_slope)
         )
         return _Buffers(joined, latent, joined_slope, latent_slope, parts, slopes)
-
-
-def _through_relu(slope: Tensor, activation: Tensor) -> None:
-    """Cut the derivative off, in place, where a rectifier was shut."""
-    torch.ops.aten.threshold_backward.grad_input(slope, activation, 0.0, grad_input=slope)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from townlet_training_torch.gradients import CloningGradients, PPOGradients
 
-__all__ = ["cloning_gradients", "estimate", "ppo_gradients"]
+__all__ = ["cloning_gradients", "estimate", "ppo_gradients", "rectify", "through_relu"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NJIT: Any = numba.njit  # the published types do not know every option
@@ -67,6 +67,32 @@ def estimate(
                 if not valid[step, slot]:
                     advantages[step, slot] = nothing
                     returns[step, slot] = nothing
+
+
+@_kernel
+def rectify(sums: NDArray[Any], first: int, bias: NDArray[Any]) -> None:
+    """Add a bias and cut off what is below 0, in place; ``sums`` is ``(M, columns)``, walked as below."""
+    count = len(bias)
+    for row in range(len(sums)):
+        values = sums[row, first : first + count]
+        for k in range(count):
+            values[k] = max(values[k] + bias[k], sums.dtype.type(0.0))
+
+
+@_kernel
+def through_relu(slope: NDArray[Any], activation: NDArray[Any], first: int, sums: NDArray[Any]) -> None:
+    """Set derivatives to 0 where a rectifier was shut and add each column up, in one walk.
+
+    ``slope`` and ``activation`` are ``(M, columns)``; those from ``first`` on are walked, as many as ``(sums,)`` has.
+    """
+    count = len(sums)
+    sums[:] = 0.0
+    for row in range(len(slope)):
+        slopes, opened = slope[row, first : first + count], activation[row, first : first + count]
+        for k in range(count):
+            value = slopes[k] if opened[k] > 0.0 else slope.dtype.type(0.0)
+            slopes[k] = value
+            sums[k] += value
 
 
 @_kernel

@@ -172,7 +172,7 @@ class HandwrittenNetwork:
             return torch.mm(branch.head, buffers.latent.t())
 
     def _rectified(self, parts: Sequence[tuple[_Layer, Tensor, Tensor]], whole: Tensor) -> None:
-        """Compute layers and their rectifiers; ``parts`` are their inputs and outputs, which are columns of ``whole``."""
+        """Compute layers and their rectifiers; ``parts`` are their inputs and outputs, these columns of ``whole``."""
         if self._quick(whole):
             shown, first = whole.numpy(), 0
             for layer, inputs, outputs in parts:

@@ -171,7 +171,9 @@ def choose(
         for place, contestant in enumerate(tried):
             if best[place] > 3 * min(best) and number:
                 continue  # hopeless, and slow to be sure of it
-            seconds = float(contestant.ask(job, options).get("seconds", "inf"))
+            # Some learners cannot go on after their last iteration: another seed is another one.
+            asked = {**options, "seed": options["seed"] + number} if "seed" in options else options
+            seconds = float(contestant.ask(job, asked).get("seconds", "inf"))
             best[place] = min(best[place], seconds)
     kept = tried[best.index(min(best))]
     for contestant in tried:

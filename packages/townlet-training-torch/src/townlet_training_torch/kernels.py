@@ -29,7 +29,11 @@ _LEAST = 1e-8
 
 
 def _kernel(function: F) -> F:
-    compiled: F = _NJIT(cache=True, nogil=True, error_model="numpy")(function)
+    compiled: F
+    try:
+        compiled = _NJIT(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # neither beside this file nor in a home can anything be written
+        compiled = _NJIT(nogil=True, error_model="numpy")(function)
     return compiled
 
 

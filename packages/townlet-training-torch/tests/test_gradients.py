@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from townlet_training_core.arrays import ArraySpec
 from townlet_training_core.config.models import ComputeConfig, NetworkConfig, PPOConfig
 from townlet_training_core.simulation.environments import EnvironmentSpec
 from townlet_training_torch import gradients, kernels
+from townlet_training_torch.advantages import gae_tensors
 from townlet_training_torch.flat import FlatAdam, FlatParameters
 from townlet_training_torch.handwritten import covers
 from townlet_training_torch.learner import Learner
@@ -35,7 +39,24 @@ from townlet_training_torch.objectives import UpdatePlan, cloning_step, ppo_loss
 from townlet_training_torch.seeding import torch_generator
 
 SEEDS = st.integers(0, 2**32 - 1)
-WAYS = pytest.mark.parametrize("way", [gradients, kernels], ids=["tensors", "kernels"])
+
+
+def _interpreted() -> ModuleType:
+    """Load the kernels once more as what they are in Python: the compiler must not change what they say."""
+    spec = importlib.util.spec_from_file_location("interpreted_kernels", str(kernels.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch("numba.njit", return_value=lambda function: function):
+        spec.loader.exec_module(module)
+    return module
+
+
+INTERPRETED = _interpreted()
+WAYS = pytest.mark.parametrize(
+    "way", [gradients, kernels, INTERPRETED], ids=["tensors", "kernels", "interpreted kernels"]
+)
+KERNELS = pytest.mark.parametrize("way", [kernels, INTERPRETED], ids=["compiled", "interpreted"])
 
 
 def _draw(seed: int, rows: int, actions: int) -> dict[str, Any]:
@@ -203,6 +224,50 @@ def test_gradients_by_hand(way: Any) -> None:
     assert found.logits.tolist() == [[-0.75, -0.25], [0.75, 0.25]]
     assert found.values.tolist() == [0.25, 0.0]
     assert found.metrics[:5].tolist() == pytest.approx([-1.0, 0.25, math.log(2.0), -0.875, 0.0])
+
+
+@KERNELS
+def test_rectifiers_of_some_columns(way: Any) -> None:
+    sums = np.array([[1.0, -2.0, 3.0], [0.5, 4.0, -3.0]], np.float32)
+    way.rectify(sums, 1, np.array([1.0, 2.0], np.float32))
+    assert sums.tolist() == [[1.0, 0.0, 5.0], [0.5, 5.0, 0.0]]
+    slope, total = np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3), np.zeros(2, np.float32)
+    way.through_relu(slope, sums, 1, total)
+    assert slope.tolist() == [[1.0, 0.0, 3.0], [4.0, 5.0, 0.0]]
+    assert total.tolist() == [5.0, 3.0]
+
+
+@KERNELS
+@pytest.mark.parametrize("padded", [False, True])
+def test_advantages_in_one_walk_are_those_of_tensors(way: Any, padded: bool) -> None:
+    rng, shape = np.random.default_rng(5), (9, 4)
+    rewards, values, following = (rng.normal(size=shape).astype(np.float32) for _ in range(3))
+    terminated, truncated, valid = (rng.random(shape) < share for share in (0.2, 0.2, 0.8))
+    found = [np.empty(shape, np.float32) for _ in range(2)]
+    counts = valid if padded else np.zeros((0, 0), np.bool_)
+    gamma, decay = np.float32(0.9), np.float32(0.9 * 0.8)
+    way.estimate(rewards, values, following, terminated, truncated, counts, gamma, decay, *found)
+    expected = gae_tensors(
+        *(torch.from_numpy(column).double() for column in (rewards, values, following)),
+        terminated=torch.from_numpy(terminated),
+        truncated=torch.from_numpy(truncated),
+        valid=torch.from_numpy(valid) if padded else None,
+        gamma=0.9,
+        gae_lambda=0.8,
+    )
+    for array, tensor in zip(found, expected, strict=True):
+        np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_work_where_nothing_can_be_kept() -> None:
+    def refusing(**options: Any) -> Any:
+        if options.get("cache"):
+            msg = "cannot cache function: no locator available"
+            raise RuntimeError(msg)
+        return lambda function: function
+
+    with mock.patch.object(kernels, "_NJIT", refusing):
+        assert kernels._kernel(math.sqrt) is math.sqrt
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

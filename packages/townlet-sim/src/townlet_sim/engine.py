@@ -231,11 +231,9 @@ class TownBatch:
     @property
     def events(self) -> NDArray[Any]:
         """Events of the last step, by town and order, as :data:`~townlet_sim.spaces.EVENT_DTYPE` records."""
-        state = self._state
-        counts = np.minimum(state.town_i[:, c.N_EVENTS], state.event_f.shape[1])
-        found = np.empty(int(counts.sum()), EVENT_DTYPE)
+        found = np.empty(self._kernels.count_events(self._table), EVENT_DTYPE)
         if found.size:
-            self._kernels.gather_events(state.town_i, state.event_i, state.event_f, self._agents, found)
+            self._kernels.gather_events(self._table, found)
         return found
 
     @property

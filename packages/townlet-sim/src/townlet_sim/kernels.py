@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from townlet_sim.rules.calendar import respawns
 from townlet_sim.rules.exits import seek_exit
-from townlet_sim.rules.gather import gather_events
+from townlet_sim.rules.gather import count_events, gather_events
 from townlet_sim.rules.perturbations import begin_perturbation
 from townlet_sim.rules.scripted import scripted_range
 from townlet_sim.rules.tick import run_towns
 
 __all__ = [
     "begin_perturbation",
+    "count_events",
     "gather_events",
     "respawns",
     "run_towns",

@@ -54,9 +54,12 @@ class _EpisodeMeter:
         self._ended = []
 
     def add(self, row: StepArrays, alive: NDArray[np.bool_]) -> None:
-        # A dead slot's reward is nobody's: it belongs to no episode.
-        np.add(self.returns, row.rewards, out=self.returns, where=alive)
-        self.lengths += alive
+        if alive.all():
+            self.returns += row.rewards
+            self.lengths += 1
+        else:  # a dead slot's reward is nobody's: it belongs to no episode
+            np.add(self.returns, row.rewards, out=self.returns, where=alive)
+            self.lengths += alive
 
     def end(self, step: int, ended: NDArray[np.bool_]) -> None:
         (slots,) = np.nonzero(ended)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -21,10 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from townlet_training_core.config.models import AnnealStage
 from townlet_training_core.files import sha256_file
+from townlet_training_torch import kernels
+from townlet_training_torch.advantages import gae
 from townlet_training_torch.anneal import AnnealStrategy
 from townlet_training_torch.bc import BCStrategy
 from townlet_training_torch.checkpoint import CheckpointStore
@@ -43,6 +47,23 @@ def warm_up() -> None:
     parameter.grad = torch.zeros(2)
     torch.nn.utils.clip_grad_norm_([parameter], 1.0)
     torch.optim.AdamW([parameter], fused=True).step()
+    load_kernels()
+
+
+def load_kernels() -> None:
+    """Call every kernel once: each child would spend half a second of its short life on loading them."""
+    rows, flags = np.zeros((2, 2), np.float32), np.zeros((2, 2), np.bool_)
+    gae(rows, rows, rows, terminated=flags, truncated=flags, valid=~flags, gamma=0.9, gae_lambda=0.9)
+    kernels.rectify(rows, 0, rows[0])
+    kernels.through_relu(rows, rows.copy(), 0, rows[1].copy())
+    logits, column, actions = torch.zeros(2, 2), torch.zeros(2), torch.zeros(2, dtype=torch.int64)
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("clip_param", "value_clip", "value_loss_coef", "entropy_coef", "bc_weight"), 0.1
+    )
+    columns: dict[str, Any] = dict.fromkeys(("old_log_probs", "advantages", "returns", "old_values"), column)
+    nothing: dict[str, Any] = dict.fromkeys(("mask", "everyone", "acting", "labels"))
+    kernels.ppo_gradients(logits, column, actions=actions, **columns, **nothing, **numbers, normalize=True)
+    kernels.cloning_gradients(logits, actions)
 
 
 def workshop_of(folder: Path) -> Any:
@@ -153,7 +174,9 @@ def main(folder: Path, strategy: str, kills: int) -> None:
         while True:
             inside = moments.random() < 0.8
             delay = moments.random() * length * (3 / 24 if inside else 0.3)
-            resume = (folder / name).exists()
+            resume = (folder / name / "run.json").exists()
+            if not resume:  # killed before there was a run
+                shutil.rmtree(folder / name, ignore_errors=True)
             work = partial(train, folder, strategy, seed, name, resume=resume)
             if fork(work, delay=delay if sum(hit.values()) < kills else None, inside=inside, out=out):
                 break

@@ -84,6 +84,12 @@ def test_more_threads_than_shares_of_towns() -> None:
         np.testing.assert_array_equal(rows.observations["features"], shared.observations["features"])
     crowd.close()
     crowd.close()
+    for _ in range(3):  # goes on alone
+        actions = alone.expert_actions()
+        actions.flags.writeable = False
+        alone.step(actions, rows)
+        crowd.step(actions, shared)
+        np.testing.assert_array_equal(rows.observations["features"], shared.observations["features"])
 
 
 def test_a_worker_hands_over_what_its_call_raises() -> None:

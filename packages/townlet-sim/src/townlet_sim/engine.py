@@ -265,8 +265,8 @@ class TownBatch:
             msg = "step before reset: call reset(seed=..., out=...) first"
             raise RuntimeError(msg)
         self._take(out)
-        if actions.dtype != np.int64 or not actions.flags.c_contiguous:
-            actions = np.ascontiguousarray(actions, np.int64)
+        if actions.dtype != np.int64 or not actions.flags.c_contiguous or not actions.flags.writeable:
+            actions = np.array(actions, np.int64, order="C")  # other kinds would compile a second set of kernels
         if actions.shape != self._no_actions.shape:
             msg = f"actions: expected shape {self._no_actions.shape}, found {actions.shape}"
             raise ValueError(msg)
@@ -329,9 +329,11 @@ class TownBatch:
         return {kpi.name: self._state.kpi[:, column].copy() for column, kpi in enumerate(KPIS)}
 
     def close(self) -> None:
-        """Stop the worker threads; safe to call twice."""
+        """Stop the worker threads; safe to call twice, and a later step is played by the caller's thread alone."""
         for worker in self._workers:
+            worker.join()
             worker.close()
+        self._workers.clear()
 
     # ---- beyond the port ----
 

@@ -93,15 +93,18 @@ class Rows:
         if mapped and self.indices.ndim == 1:
             units = units[np.argsort(next(iter(mapped.values())).table_rows(self.indices[units]))]
         chosen = self.indices[..., units]
-        read = PaddedColumn.read(mapped, chosen.reshape(-1))
-        index = torch.from_numpy(np.ascontiguousarray(chosen.reshape(-1))).to(device)
+        rows = np.ascontiguousarray(chosen.reshape(-1))
+        read = PaddedColumn.read(mapped, rows)
+        index = torch.from_numpy(rows).to(device)
         shape = chosen.shape
 
         def take(column: Tensor | PaddedColumn, name: str = "") -> Tensor:
             if isinstance(column, PaddedColumn):
                 picked = torch.from_numpy(read[name]).to(device)
+            elif device.type == "cpu":  # numpy's calls cost less than torch's threads gain
+                picked = torch.from_numpy(column.numpy().take(rows, axis=0))
             else:
-                picked = _picked(column, index)
+                picked = column.index_select(0, index)
             return picked if len(shape) == 1 else picked.view(*shape, *picked.shape[1:])
 
         def send(array: NDArray[Any]) -> Tensor:
@@ -116,13 +119,6 @@ class Rows:
             episode_starts=None if self.starts is None else send(self.starts),
             memory={} if picked is None else {k: array.index_select(0, picked) for k, array in self.memory.items()},
         )
-
-
-def _picked(column: Tensor, index: Tensor) -> Tensor:
-    """Copy rows; by numpy where it can, whose calls cost less than torch's threads gain."""
-    if column.device.type == "cpu":
-        return torch.from_numpy(column.numpy().take(index.numpy(), axis=0))
-    return column.index_select(0, index)
 
 
 def rows_of(
